@@ -1,0 +1,64 @@
+"""Figures: the named numbers of one model that a budget is checked against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from edgeprune.records.artifact import Artifact
+from edgeprune.records.measurement import Measurement
+
+__all__ = ["Figure", "Figures", "figures_of"]
+
+Kind = Literal["measured", "estimated"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number. `value` in the metric's unit (ms, bytes, mJ, fraction); `upper` its 95 % upper confidence bound.
+
+    `kind` tells measured from estimated; `missing` is the reason where there is no value.
+    """
+
+    value: float | None
+    upper: float | None = None
+    kind: Kind = "measured"
+    missing: str = ""
+
+
+Figures = Mapping[str, Figure]  # "latency.p50", "peak_memory", "size", "energy", "accuracy"
+
+
+def figures_of(
+    measurement: Measurement | None, artifact: Artifact | None, accuracy: float | None
+) -> dict[str, Figure]:
+    """All figures that a trial has; what is missing carries its reason."""
+    figures: dict[str, Figure] = {}
+    if accuracy is not None:
+        figures["accuracy"] = Figure(accuracy, accuracy)
+    if artifact is not None:
+        figures["size"] = Figure(float(artifact.size_bytes), float(artifact.size_bytes))
+    if measurement is None:
+        return figures
+    why = f"{measurement.outcome.value}: {measurement.message}" if measurement.outcome.value != "OK" else ""
+    if measurement.latency is not None:
+        for name, value in measurement.latency.percentile_ms.items():
+            figures[f"latency.{name}"] = Figure(value, measurement.latency.upper_ms.get(name))
+        figures["latency.mean"] = Figure(measurement.latency.mean_ms, measurement.latency.upper_ms.get("mean"))
+        for name, reason in measurement.latency.refused.items():
+            figures[f"latency.{name}"] = Figure(None, missing=reason)
+    else:
+        reason = measurement.missing.get("latency", why or "not measured")
+        for name in ("p50", "p90", "p95", "p99", "mean"):
+            figures[f"latency.{name}"] = Figure(None, missing=reason)
+    if measurement.memory is not None:
+        peak = float(measurement.memory.model_peak_bytes)
+        figures["peak_memory"] = Figure(peak, peak + measurement.memory.noise_bytes)
+    else:
+        figures["peak_memory"] = Figure(None, missing=measurement.missing.get("peak_memory", why or "not measured"))
+    if measurement.energy is not None:
+        figures["energy"] = Figure(measurement.energy.net_mj, measurement.energy.net_mj)
+    else:
+        figures["energy"] = Figure(None, missing=measurement.missing.get("energy", why or "not measured"))
+    return figures

@@ -1,0 +1,116 @@
+"""What one measurement of one artifact on one target says: outcome, statistics, raw samples, provenance.
+
+A failure is an outcome with a name, never a missing number and never an average over part of the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+__all__ = ["SCHEMA", "Energy", "Latency", "Measurement", "Memory", "Outcome", "Provenance"]
+
+SCHEMA = "edgeprune.measurement/1"
+
+
+class Outcome(str, Enum):
+    """How a measurement ended. All but OK and OOM say: could not measure (exit code 3)."""
+
+    OK = "OK"
+    OOM = "OOM"  # the artifact does not fit: a valid result, the candidate is infeasible
+    THROTTLED = "THROTTLED"
+    REBOOTED = "REBOOTED"
+    LOST = "LOST"
+    NO_SPACE = "NO_SPACE"
+    BUSY = "BUSY"
+    NO_RUNTIME = "NO_RUNTIME"
+    TIMEOUT = "TIMEOUT"
+    CRASHED = "CRASHED"
+
+    @property
+    def is_result(self) -> bool:
+        """True where the outcome says something about the artifact, and not about the attempt."""
+        return self in (Outcome.OK, Outcome.OOM)
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Of one inference, in milliseconds. `upper_ms` and `lower_ms` bound each statistic with 95 % confidence.
+
+    `percentile_ms` holds only what the sample count honestly supports (p90 from 64 runs, p95 130, p99 662);
+    `refused` says of each other percentile why it is missing.
+    """
+
+    samples: int
+    mean_ms: float
+    std_ms: float
+    min_ms: float
+    max_ms: float
+    percentile_ms: Mapping[str, float]  # "p50", "p90", "p95", "p99"
+    lower_ms: Mapping[str, float]
+    upper_ms: Mapping[str, float]
+    refused: Mapping[str, str] = field(default_factory=dict)
+    raw_ms: tuple[float, ...] = ()
+    warmup_runs: int = 0
+    converged: bool = True  # the interval of the median came within the policy's share before the cap
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Peak memory in bytes, from fresh worker processes (`VmHWM`).
+
+    `model_peak_bytes`: growth of the peak over the idle worker with its runtime loaded and no model;
+    `process_peak_bytes`: peak of the whole worker; `noise_bytes`: spread (max - min) of the model peak between workers.
+    """
+
+    model_peak_bytes: int
+    process_peak_bytes: int
+    idle_bytes: int
+    noise_bytes: int
+    workers: int
+    inference_peak_bytes: int | None = None  # growth after load, where the peak can be reset
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """Per inference, in millijoules, as read from a sensor."""
+
+    gross_mj: float
+    net_mj: float
+    sensor: str
+    scope: str
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a measurement comes from."""
+
+    target: str
+    profile: str
+    machine: Mapping[str, Any]  # as the agent saw it: SoC, kernel, boot id, CPUs, memory, governor
+    runtime: str  # "onnxruntime"
+    runtime_version: str
+    threads: int
+    agent_sha256: str
+    started_at: str  # ISO 8601, UTC
+    clock: str = "CLOCK_MONOTONIC_RAW"
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One artifact on one target. Parts that were not or could not be measured are None; `missing` says why."""
+
+    artifact_sha256: str
+    outcome: Outcome
+    provenance: Provenance | None
+    latency: Latency | None = None
+    memory: Memory | None = None
+    energy: Energy | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)  # "energy" -> "no power sensor: ..."
+    conditions: Mapping[str, Any] = field(default_factory=dict)  # preflight and after: load, temperature_c, throttled
+    warnings: tuple[str, ...] = ()
+    message: str = ""  # for outcomes other than OK: what happened, and what to do
+    seconds: float = 0.0

@@ -1,0 +1,1 @@
+"""A device profile: SoC, memory, runtimes, sensors, alignment, measurement policy, default budget."""

@@ -1,0 +1,43 @@
+"""The result of a run: what was asked, what was reached, and by which trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from edgeprune.records.budget import Budget, BudgetCheck
+from edgeprune.records.trial import Trial
+
+__all__ = ["SCHEMA", "Result", "Status"]
+
+SCHEMA = "edgeprune.result/1"
+
+Status = Literal["accepted", "infeasible", "unmeasurable"]
+_EXIT_CODES: dict[Status, int] = {"accepted": 0, "infeasible": 4, "unmeasurable": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """`best` is the accepted trial, or the closest where nothing was accepted (None where nothing was measured).
+
+    `reachable` holds, per figure of a violated limit, the smallest value that any measured trial reached
+    (for accuracy the highest), with that trial's number.
+    """
+
+    status: Status
+    budget: Budget
+    dense: Trial
+    best: Trial | None
+    check: BudgetCheck | None
+    trials: int
+    reachable: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    seed: int = 0
+    strategy: str = ""
+    seconds: float = 0.0
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    message: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        return _EXIT_CODES[self.status]

@@ -1,0 +1,36 @@
+"""A trial: one candidate taken through surgery, recovery, export and measurement, to a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from edgeprune.records.candidate import Candidate
+from edgeprune.records.figures import Figure
+
+__all__ = ["Stage", "Trial"]
+
+
+class Stage(str, Enum):
+    """How far a trial goes; each stage includes the ones before it, but for fine-tuning, which only FINAL has."""
+
+    SCREEN = "screen"  # surgery, verification, batch-norm re-estimation, accuracy
+    MEASURE = "measure"  # and export, parity, measurement on the target
+    FINAL = "final"  # surgery, verification, fine-tuning with distillation, accuracy, export, parity, measurement
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """The outcome of one trial. `number` counts from 0 (the dense baseline) in the order of the journal."""
+
+    number: int
+    stage: Stage
+    candidate: Candidate
+    outcome: str  # a measurement Outcome's value; "OK" where nothing was measured and nothing failed
+    figures: Mapping[str, Figure]
+    message: str = ""
+    seconds: float = 0.0
+    artifact: str | None = None  # path inside the run folder
+    details: Mapping[str, Any] = field(default_factory=dict)  # params, macs, verification error, parity error

@@ -1,0 +1,81 @@
+"""The seam between a search and the rest: a strategy is asked for proposals and told what became of them.
+
+A strategy knows neither torch nor devices. It sees the space (groups, units, how important each unit is, a
+cheap estimate of cost) and the trials; it decides which candidates to try next, and to which stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from edgeprune.records.budget import Budget
+from edgeprune.records.candidate import Candidate
+from edgeprune.records.trial import Stage, Trial
+
+__all__ = ["Evaluate", "GroupSpace", "Proposal", "SearchSpace", "Strategy"]
+
+Evaluate = Callable[[Candidate, Stage, int], Trial]  # (candidate, stage, trial number) -> trial
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSpace:
+    """One prunable channel group: `scores` holds the importance of each unit (higher is kept longer).
+
+    Widths that the search may choose are `widths`, ascending, the last one being the dense width.
+    """
+
+    name: str
+    units: int
+    scores: tuple[float, ...]
+    widths: tuple[int, ...]
+
+    def keep(self, width: int) -> tuple[int, ...]:
+        """The `width` most important units, in ascending order; ties go to the lower index."""
+        order = sorted(range(self.units), key=lambda unit: (-self.scores[unit], unit))
+        return tuple(sorted(order[:width]))
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSpace:
+    """All prunable groups, and an estimate of a candidate's cost as a share of the dense model's (1.0)."""
+
+    groups: tuple[GroupSpace, ...]
+    estimate: Callable[[Candidate], Mapping[str, float]]  # {"macs": 0.41, "params": 0.38, "activations": 0.6}
+
+    def candidate(self, widths: Mapping[str, int]) -> Candidate:
+        """The candidate that keeps the most important units; groups at full width are left out."""
+        return Candidate(
+            kept={g.name: g.keep(widths[g.name]) for g in self.groups if widths.get(g.name, g.units) < g.units}
+        )
+
+    def uniform(self, ratio: float) -> dict[str, int]:
+        """For each group the allowed width nearest to `ratio` times its units."""
+        return {g.name: min(g.widths, key=lambda w, g=g: (abs(w - ratio * g.units), w)) for g in self.groups}  # type: ignore[misc]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A candidate to try, and how far."""
+
+    candidate: Candidate
+    stage: Stage
+    why: str = field(default="", compare=False)
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """Ask/tell. Deterministic for a given seed and given trials: a resumed run replays the journal through `tell`."""
+
+    def ask(self) -> Sequence[Proposal]:
+        """The next proposals; an empty sequence ends the search."""
+
+    def tell(self, trial: Trial) -> None:
+        """What became of a proposal. Called once per proposal, in the order of asking."""
+
+
+class StrategyFactory(Protocol):
+    """How a strategy is made; the baseline is the trial of the dense model."""
+
+    def __call__(self, space: SearchSpace, budget: Budget, baseline: Trial, *, seed: int) -> Strategy: ...
