@@ -50,9 +50,9 @@ class SearchSpace:
             kept={g.name: g.keep(widths[g.name]) for g in self.groups if widths.get(g.name, g.units) < g.units}
         )
 
-    def uniform(self, ratio: float) -> dict[str, int]:
-        """For each group the allowed width nearest to `ratio` times its units."""
-        return {g.name: min(g.widths, key=lambda w, g=g: (abs(w - ratio * g.units), w)) for g in self.groups}  # type: ignore[misc]
+    def uniform(self, keep: float) -> dict[str, int]:
+        """For each group the allowed width nearest to `keep` (a share, 1.0 is dense) times its units."""
+        return {g.name: min(g.widths, key=lambda w, g=g: (abs(w - keep * g.units), w)) for g in self.groups}  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True)
