@@ -1,1 +1,139 @@
-"""A device profile: SoC, memory, runtimes, sensors, alignment, measurement policy, default budget."""
+"""A device profile: SoC, memory, runtimes, sensors, alignment, measurement policy, default budget.
+
+What its user writes:
+
+    name: my-camera
+    extends: raspberry-pi-zero-2-w     # a shipped profile's name, or a path relative to this file
+    title: Camera with the Zero 2 W module
+    measurement: {threads: 4, min_s: 5s}
+    budget: {latency: {p95: 30ms}, peak_memory: 50MiB}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeprune.records.budget import Budget
+
+__all__ = [
+    "SCHEMA",
+    "CoreCluster",
+    "DeviceProfile",
+    "MeasurementPolicy",
+    "PowerSensor",
+    "ThrottleSource",
+    "load_profile",
+    "profile_names",
+]
+
+SCHEMA = "edgeprune.profile/1"
+
+
+@dataclass(frozen=True, slots=True)
+class CoreCluster:
+    """Cores of one kind. `max_mhz` is their highest clock by data sheet or by cpufreq, None where neither says."""
+
+    count: int
+    name: str  # "Cortex-A76"
+    max_mhz: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PowerSensor:
+    """A sensor that the board has, and what its reading covers."""
+
+    name: str  # "ina3221", "rapl", "pmic"
+    kind: str  # how it is read: "hwmon", "powercap", "vcgencmd", "iio"
+    scope: str  # "board", "module", "soc", "rails"
+    rails: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ThrottleSource:
+    """Where the device says that it slowed itself down, or is about to."""
+
+    name: str
+    source: str  # a file below /sys or /proc, or a command
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasurementPolicy:
+    """How an artifact is measured: timed runs go on until the interval of the median is within `ci_share`
+    and both `min_s` and `min_runs` are reached, or until `max_s` or `max_runs` is.
+
+    `min_runs` of at least 200 gives an honest p95 (130 runs) with bounds on both sides.
+    """
+
+    runtime: str = "onnxruntime"
+    threads: int = 1
+    warmup_runs: int = 3
+    warmup_s: float = 1.0
+    min_s: float = 2.0
+    max_s: float = 20.0
+    min_runs: int = 200
+    max_runs: int = 20_000
+    ci_share: float = 0.02
+    memory_workers: int = 3
+    deadline_s: float = 180.0  # of the whole measurement, all passes together
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceProfile:
+    """A kind of device. What no data sheet or kernel says is left empty, never guessed.
+
+    `alignment` is the multiple that the search rounds widths to by default; `runtimes` maps what can run on the
+    board to a note; `lineage` names the profiles that this one extends, nearest first.
+    """
+
+    name: str
+    title: str = ""
+    system: str = "linux"  # "linux" or "android"
+    soc: str = ""
+    cores: tuple[CoreCluster, ...] = ()
+    isa: str = ""  # "armv8.2-a"
+    features: tuple[str, ...] = ()  # as the kernel names them in /proc/cpuinfo: "asimddp"
+    bits: int | None = None
+    ram_bytes: int | None = None
+    runtimes: Mapping[str, str] = field(default_factory=dict)
+    power_sensors: tuple[PowerSensor, ...] = ()
+    throttle_sources: tuple[ThrottleSource, ...] = ()
+    alignment: int = 8
+    measurement: MeasurementPolicy = MeasurementPolicy()
+    budget: Budget = Budget()
+    abstract: bool = False
+    lineage: tuple[str, ...] = ()
+    path: Path | None = None
+
+    @property
+    def core_count(self) -> int | None:
+        """All cores of all clusters, None where the profile does not say."""
+        return sum(cluster.count for cluster in self.cores) or None
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as plain data, in the units of the field names; the budget as it was written."""
+        data = {"schema": SCHEMA, **asdict(self)}
+        data["budget"] = self.budget.to_json()
+        data["path"] = None if self.path is None else str(self.path)
+        return data
+
+
+def profile_names() -> tuple[str, ...]:
+    """The names of the shipped profiles that a target can have, sorted; abstract bases are left out."""
+    from edgeprune.records import profile_reader  # noqa: PLC0415  the reader imports yaml
+
+    return profile_reader.profile_names()
+
+
+def load_profile(name_or_path: str | Path) -> DeviceProfile:
+    """A shipped profile by its name, or one from a YAML file; `host` is completed by what this machine says of itself.
+
+    Raises ConfigError with file, line, column and key.
+    """
+    from edgeprune.records import profile_reader  # noqa: PLC0415  the reader imports yaml
+
+    return profile_reader.load_profile(name_or_path)
