@@ -1,0 +1,123 @@
+"""Capture: a model becomes a flat graph of ATen operators with its parameters under their dotted names."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
+
+from edgeprune.errors import CaptureError
+from edgeprune.graph.captured import Captured
+from edgeprune.graph.coupling import Granularity, operator_name
+from edgeprune.graph.training import add_mode_switch
+
+__all__ = ["capture", "from_program"]
+
+_LOG = logging.getLogger(__name__)
+
+
+def capture(
+    model: torch.nn.Module,
+    example_inputs: torch.Tensor | tuple[torch.Tensor, ...],
+    *,
+    granularity: Granularity = "outer",
+) -> Captured:
+    """Capture a model by running it once on example inputs (first dimension: the batch, of any size).
+
+    The model is captured as it behaves in evaluation mode and is left as it was; parameters are shared with
+    it, not copied. The batch is dynamic unless the model fixes it. `granularity` decides what goes where an
+    axis is split in two: whole heads ("outer") or the head size ("inner"). Raises CaptureError.
+    """
+    inputs = _checked(example_inputs)
+    with _evaluation(model):
+        program, dynamic = _export(model, inputs)
+    return from_program(program, inputs, batch_dynamic=dynamic, granularity=granularity)
+
+
+def from_program(
+    program: ExportedProgram,
+    example_inputs: tuple[torch.Tensor, ...],
+    *,
+    batch_dynamic: bool,
+    granularity: Granularity = "outer",
+) -> Captured:
+    """The captured graph of an exported program; nothing is copied."""
+    exported = program.module(check_guards=False)
+    graph = exported.graph
+    for node in list(graph.nodes):
+        name = operator_name(node)
+        if name.startswith("_assert") and not node.users:
+            graph.erase_node(node)
+    for node in list(graph.nodes):
+        if node.op == "get_attr" and not node.users:
+            graph.erase_node(node)
+    add_mode_switch(graph)
+    graph.lint()
+    module = GraphModule(exported, graph, "Captured")
+    module.eval()
+    return Captured(module, example_inputs, batch_dynamic=batch_dynamic, granularity=granularity)
+
+
+def _checked(example_inputs: Any) -> tuple[torch.Tensor, ...]:
+    inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
+    for position, value in enumerate(inputs):
+        if not isinstance(value, torch.Tensor):
+            raise CaptureError(
+                f"example input {position} is a {type(value).__name__}, not a tensor",
+                hint="give one tensor per positional argument of the model's forward",
+            )
+    if not inputs:
+        raise CaptureError("no example inputs were given", hint="give one tensor per argument of the model's forward")
+    return inputs
+
+
+@contextmanager
+def _evaluation(model: torch.nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _export(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[ExportedProgram, bool]:
+    """Try a dynamic batch first; a model that fixes its batch is captured as it is."""
+    batch = inputs[0].shape[0] if inputs[0].dim() else 0
+    batched = [bool(x.dim()) and x.shape[0] == batch for x in inputs]
+    if batch:
+        # A batch of one would be taken for a constant.
+        two = tuple(torch.cat([x, x]) if is_batched and batch == 1 else x for x, is_batched in zip(inputs, batched, strict=True))
+        shapes = tuple({0: Dim.AUTO} if is_batched else None for is_batched in batched)
+        try:
+            program = torch.export.export(model, two, dynamic_shapes=_for_signature(model, shapes), strict=False)
+        except Exception as error:  # noqa: BLE001  whatever the model's code raises on a batch of two
+            _LOG.info("capture with a dynamic batch failed: %s", error)
+        else:
+            symbols = [node.meta["val"].shape[0] for node in program.graph.nodes
+                       if node.op == "placeholder" and node.name in program.graph_signature.user_inputs]
+            if all(isinstance(size, torch.SymInt) for size, is_batched in zip(symbols, batched, strict=False) if is_batched):
+                return program, True
+    try:
+        return torch.export.export(model, inputs, strict=False), False
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CaptureError(
+            f"the model cannot be captured: {first}",
+            hint="torch.export must be able to trace it: avoid control flow that depends on tensor values; "
+            "run it once on the example inputs to see that they fit",
+        ) from error
+
+
+def _for_signature(model: torch.nn.Module, shapes: tuple[Any, ...]) -> Any:
+    """A forward with *args takes its shapes as one nested tuple."""
+    import inspect  # noqa: PLC0415
+
+    kinds = [p.kind for p in inspect.signature(model.forward).parameters.values()]
+    return (shapes,) if kinds and kinds[0] is inspect.Parameter.VAR_POSITIONAL else shapes

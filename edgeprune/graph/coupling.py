@@ -1,0 +1,335 @@
+"""Coupling: one walk over the graph that finds which indices of which parameters can only go together.
+
+The walk gives each tensor its labels by the rule of the operator that made it (`rules/`). Rules tie atoms,
+freeze them, and note where an operator contracts or mixes a labelled dimension (verification needs it).
+An operator without a rule is a barrier: all that flows in is frozen, all that flows out is fixed.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch.fx import GraphModule, Node
+
+from edgeprune.graph.labels import Atoms, Axis, Labels
+
+__all__ = ["Call", "Coupling", "Granularity", "Rule", "couple", "operator_name", "shape_of"]
+
+Granularity = Literal["outer", "inner"]
+Value = Any  # Labels, a list of Labels, or a plain constant
+
+
+@dataclass(slots=True)
+class Call:
+    """One operator call with its arguments bound to the names of the operator's schema.
+
+    Tensors are given as Labels, lists of tensors as lists of Labels, all else as concrete Python values.
+    """
+
+    node: Node
+    name: str  # "conv2d"
+    arguments: dict[str, Any]
+    shapes: tuple[tuple[int, ...], ...]  # of the outputs
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.arguments.get(name, default)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.shapes[0]
+
+    def tensors(self) -> list[tuple[str, Labels]]:
+        """All tensor arguments with their names, members of lists one by one."""
+        found: list[tuple[str, Labels]] = []
+        for name, value in self.arguments.items():
+            values = value if isinstance(value, list | tuple) else [value]
+            found.extend((name, item) for item in values if isinstance(item, Labels))
+        return found
+
+
+Rule = Callable[["Coupling", Call], "Labels | list[Labels]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mixing:
+    """A node that mixes the labelled dimensions `dims` of its argument: computed over the kept units only."""
+
+    node: Node
+    argument: str
+    dims: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Contraction:
+    """A node that sums over dimension `dim` of its argument: removed units contribute nothing."""
+
+    node: Node
+    argument: str
+    dim: int
+
+
+@dataclass(slots=True)
+class Coupling:
+    """The state of the walk, and afterwards its outcome."""
+
+    granularity: Granularity = "outer"
+    labels: dict[Node, Value] = field(default_factory=dict)
+    calls: dict[Node, Call] = field(default_factory=dict)
+    contractions: list[Contraction] = field(default_factory=list)
+    mixings: list[Mixing] = field(default_factory=list)
+    roles: dict[tuple[str, int], str] = field(default_factory=dict)  # (parameter, dim) -> producer | consumer
+    parameters: dict[str, Labels] = field(default_factory=dict)
+    component: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))  # of each atom
+    reasons: dict[int, str] = field(default_factory=dict)  # frozen component -> why
+    _atoms: int = 1
+    _ties: list[tuple[Atoms, Atoms]] = field(default_factory=list)
+    _freezes: list[tuple[Atoms, str]] = field(default_factory=list)
+    _blocks: list[Axis] = field(default_factory=list)
+    _now: Node | None = None
+
+    # What rules use
+
+    def fresh(self, *shape: int) -> Atoms:
+        """New atoms, in an array of the shape."""
+        count = int(np.prod(shape))
+        atoms = np.arange(self._atoms, self._atoms + count, dtype=np.int64).reshape(shape)
+        self._atoms += count
+        return atoms
+
+    def tie(self, first: Atoms, second: Atoms) -> None:
+        """Index by index (shapes broadcast), two atoms can only go together."""
+        a, b = (array.ravel() for array in np.broadcast_arrays(first, second))
+        fixed = (a == 0) != (b == 0)
+        if fixed.any():
+            self.freeze((a + b)[fixed], "is tied to a fixed dimension")
+        both = (a != 0) & (b != 0) & (a != b)
+        if both.any():
+            self._ties.append((a[both], b[both]))
+
+    def freeze(self, atoms: Atoms, why: str) -> None:
+        """These atoms can never go; `why` completes the sentence "<operator> at <node> ..."."""
+        if atoms.size:
+            where = f"{operator_name(self._now)} at {self._now.name!r} " if self._now is not None else ""
+            self._freezes.append((atoms.ravel(), where + why))
+
+    def freeze_axes(self, labels: Labels, dims: Sequence[int], why: str) -> Labels:
+        """Freeze what is labelled on the dimensions; the labels that remain (joint axes give up only those dimensions)."""
+        chosen = {dim % len(labels.shape) for dim in dims} if labels.shape else set()
+        for dim in chosen:
+            axis = labels.axis(dim)
+            if axis is None:
+                continue
+            rest = [d for d in axis.dims if d not in chosen]
+            if rest:
+                labels = self.separate(labels, axis, rest)
+            else:
+                self.freeze(axis.atoms, why)
+                labels = Labels(labels.shape, tuple(a for a in labels.axes if a is not axis))
+        return labels
+
+    def separate(self, labels: Labels, axis: Axis, dims: Sequence[int]) -> Labels:
+        """Let only `dims` of a joint axis decide: its atoms are tied along all others."""
+        if set(axis.dims) <= set(dims):
+            return labels
+        index = tuple(slice(None) if dim in dims else slice(0, 1) for dim in axis.dims)
+        self.tie(axis.atoms[index], axis.atoms)
+        left = Axis(tuple(d for d in axis.dims if d in dims), axis.atoms[index].reshape(
+            tuple(axis.atoms.shape[i] for i, d in enumerate(axis.dims) if d in dims)))
+        return Labels(labels.shape, tuple(left if a is axis else a for a in labels.axes))
+
+    def deciding(self, axis: Axis) -> int:
+        """The dimension that decides where a joint axis must be separated: heads, or head size."""
+        return axis.leading() if self.granularity == "outer" else axis.trailing()
+
+    def along(self, labels: Labels, dim: int) -> tuple[Labels, Atoms | None]:
+        """The atoms along one dimension that alone must decide; None where it is fixed."""
+        axis = labels.axis(dim)
+        if axis is None:
+            return labels, None
+        labels = self.separate(labels, axis, [dim % len(labels.shape)])
+        axis = labels.axis(dim)
+        return labels, None if axis is None else axis.atoms
+
+    def block(self, axis: Axis) -> None:
+        """What is kept of a joint axis must remain a full block, without holes."""
+        if axis.is_joint:
+            self._blocks.append(axis)
+
+    def contracted(self, argument: str, dim: int) -> None:
+        self.contractions.append(Contraction(cast("Node", self._now), argument, dim))
+
+    def mixed(self, argument: str, dims: Sequence[int]) -> None:
+        if dims:
+            self.mixings.append(Mixing(cast("Node", self._now), argument, tuple(dims)))
+
+    def role(self, node: object, dim: int, role: str) -> None:
+        """Note what a dimension of a parameter does, where the node is one."""
+        if isinstance(node, Node) and node.op == "get_attr":
+            self.roles.setdefault((str(node.target), dim), role)
+
+    # The walk
+
+    def walk(self, module: GraphModule, rules: Mapping[str, Rule], barrier: Rule) -> None:
+        """Label every node of the graph, then find the components."""
+        seen: dict[int, str] = {}
+        for node in module.graph.nodes:
+            self._now = node
+            if node.op == "get_attr":
+                self.labels[node] = self._parameter(module, str(node.target), seen)
+            elif node.op == "call_function":
+                self.labels[node] = self._call(node, rules, barrier)
+            elif node.op == "output":
+                for used in node.all_input_nodes:
+                    self._freeze_all(self.labels[used], "is the model's output")
+            else:
+                self.labels[node] = _fixed(node)
+        self._now = None
+        self._connect()
+
+    def _parameter(self, module: GraphModule, name: str, seen: dict[int, str]) -> Value:
+        tensor: Any = module
+        for part in name.split("."):
+            tensor = getattr(tensor, part)
+        if not isinstance(tensor, torch.Tensor):
+            return tensor
+        first = seen.setdefault(id(tensor), name)
+        if first != name:  # tied parameters share their atoms
+            self.parameters[name] = self.parameters[first]
+        if name not in self.parameters:
+            shape = tuple(tensor.shape)
+            axes = [Axis((d,), self.fresh(n)) for d, n in enumerate(shape) if n > 1]
+            self.parameters[name] = Labels(shape, tuple(axes) if tensor.is_floating_point() else ())
+        return self.parameters[name]
+
+    def _call(self, node: Node, rules: Mapping[str, Rule], barrier: Rule) -> Value:
+        if node.target is operator.getitem:
+            source = self.labels[cast("Node", node.args[0])]
+            return source[cast("int", node.args[1])]
+        value = node.meta.get("val")
+        if value is None or isinstance(value, int | float | bool | torch.SymInt | torch.SymFloat | torch.SymBool):
+            for used in node.all_input_nodes:  # asserts, sizes: a size that depends on a prunable dimension is fixed
+                if value is None:
+                    self._freeze_all(self.labels[used], "has no result")
+            return concrete(value)
+        name = operator_name(node)
+        call = Call(node, name, self._bind(node), _shapes(value))
+        self.calls[node] = call
+        rule = rules.get(name, rules.get(name.rstrip("_"), barrier)) if isinstance(
+            node.target, torch._ops.OpOverload) else barrier
+        result = rule(self, call)
+        for labels in result if isinstance(result, list) else [result]:
+            for axis in labels.axes:
+                self.block(axis)
+        return result
+
+    def _bind(self, node: Node) -> dict[str, Any]:
+        def value(argument: object) -> Any:
+            if isinstance(argument, Node):
+                return self.labels[argument]
+            if isinstance(argument, list | tuple):
+                return [value(item) for item in argument]
+            return argument
+
+        if not isinstance(node.target, torch._ops.OpOverload):
+            return {f"arg{i}": value(argument) for i, argument in enumerate(node.args)}
+        bound: dict[str, Any] = {}
+        for i, formal in enumerate(node.target._schema.arguments):
+            if i < len(node.args):
+                bound[formal.name] = value(node.args[i])
+            elif formal.name in node.kwargs:
+                bound[formal.name] = value(node.kwargs[formal.name])
+            elif formal.has_default_value():
+                bound[formal.name] = formal.default_value
+        return bound
+
+    def _freeze_all(self, value: Value, why: str) -> None:
+        for labels in value if isinstance(value, list) else [value]:
+            if isinstance(labels, Labels):
+                for axis in labels.axes:
+                    self.freeze(axis.atoms, why)
+
+    # The outcome
+
+    def _connect(self) -> None:
+        while True:
+            self._components()
+            ties = len(self._ties)
+            for axis in self._blocks:
+                self._keep_block(axis)
+            if len(self._ties) == ties:
+                return
+
+    def _components(self) -> None:
+        first = np.concatenate([a for a, _ in self._ties] or [np.zeros(0, np.int64)])
+        second = np.concatenate([b for _, b in self._ties] or [np.zeros(0, np.int64)])
+        edges = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(self._atoms, self._atoms))
+        _, component = connected_components(edges, directed=False)
+        self.component = component.astype(np.int64)
+        self.reasons = {int(self.component[0]): "is not a parameter"}
+        for atoms, why in self._freezes:
+            for frozen in np.unique(self.component[atoms]):
+                self.reasons.setdefault(int(frozen), why)
+
+    def _keep_block(self, axis: Axis) -> None:
+        component = self.component[axis.atoms].copy()
+        component[np.isin(component, list(self.reasons))] = int(self.component[0])
+        varying = [i for i in range(component.ndim) if (component != component.take([0], axis=i)).any()]
+        if len(varying) <= 1:
+            return
+        # Not separated by any operator: the same positions in every block (grouped convolution, channel shuffle).
+        inner = axis.dims.index(axis.trailing())
+        keep = inner if inner in varying else varying[-1]
+        index = tuple(slice(None) if i == keep else slice(0, 1) for i in range(component.ndim))
+        self.tie(axis.atoms[index], axis.atoms)
+
+
+def couple(module: GraphModule, granularity: Granularity = "outer") -> Coupling:
+    """Walk a captured graph; nodes carry their (fake) values in `meta["val"]`."""
+    from edgeprune.graph.rules.table import BARRIER, RULES  # noqa: PLC0415  the rules need this module's types
+
+    coupling = Coupling(granularity)
+    coupling.walk(module, RULES, BARRIER)
+    return coupling
+
+
+def operator_name(node: Node | None) -> str:
+    """ "conv2d" of `aten.conv2d.default`; the plain name of anything else."""
+    if node is None:
+        return ""
+    if isinstance(node.target, torch._ops.OpOverload):
+        return node.target._schema.name.partition("::")[2]
+    return str(getattr(node.target, "__name__", node.target))
+
+
+def concrete(value: object) -> Any:
+    """A symbolic size as the integer that it had at capture."""
+    if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+        return value.node.hint
+    return value
+
+
+def shape_of(value: Any) -> tuple[int, ...]:
+    """The concrete shape of a (fake) tensor."""
+    return tuple(int(concrete(size)) for size in value.shape)
+
+
+def _shapes(value: Any) -> tuple[tuple[int, ...], ...]:
+    if isinstance(value, list | tuple):
+        return tuple(shape_of(item) if isinstance(item, torch.Tensor) else () for item in value)
+    return (shape_of(value),)
+
+
+def _fixed(node: Node) -> Value:
+    value = node.meta.get("val")
+    return Labels(shape_of(value)) if isinstance(value, torch.Tensor) else concrete(value)

@@ -1,0 +1,88 @@
+"""Normalisations tie their parameters to the normalised axis; where they mix it, it is noted for the reference."""
+
+from __future__ import annotations
+
+from edgeprune.graph.coupling import Call, Coupling, Rule
+from edgeprune.graph.labels import Axis, Labels
+from edgeprune.graph.rules.elementwise import broadcast
+
+__all__ = ["RULES"]
+
+
+def batch_norm(coupling: Coupling, call: Call) -> Labels:
+    """Per channel (dimension 1): scale, shift and statistics are tied to it."""
+    source: Labels = call["input"]
+    source, atoms = coupling.along(source, 1)
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        labels: Labels | None = call.get(name)
+        if labels is None:
+            continue
+        for axis in labels.axes:
+            if atoms is None:
+                coupling.freeze(axis.atoms, "normalises a fixed dimension")
+            else:
+                coupling.tie(axis.atoms, atoms)
+    return Labels(call.shape, source.axes)
+
+
+def layer_norm(coupling: Coupling, call: Call) -> Labels:
+    """`layer_norm`, `rms_norm`: over the last dimensions, which it mixes."""
+    source: Labels = call["input"]
+    count = len(call["normalized_shape"])
+    first = len(source.shape) - count
+    parameters = [call[name] for name in ("weight", "bias") if call.get(name) is not None]
+    if parameters:
+        source = broadcast(coupling, [source, *parameters], source.shape)
+    for axis in source.axes:
+        inside = [d for d in axis.dims if d >= first]
+        if axis.is_joint and 0 < len(inside) < len(axis.dims):
+            source = coupling.separate(source, axis, [coupling.deciding(axis)])
+    mixed = [d for axis in source.axes for d in axis.dims if d >= first]
+    if len(mixed) > 1 or (mixed and count > 1):
+        return coupling.freeze_axes(source, mixed, "normalises over several dimensions at once")
+    coupling.mixed("input", mixed)
+    return Labels(call.shape, source.axes)
+
+
+def group_norm(coupling: Coupling, call: Call) -> Labels:
+    """Over the channels (dimension 1) of each group: the same positions go in every group."""
+    source: Labels = call["input"]
+    groups = int(call["num_groups"])
+    source = coupling.freeze_axes(source, [0, *range(2, len(source.shape))], "normalises over it")
+    source, atoms = coupling.along(source, 1)
+    for name in ("weight", "bias"):
+        labels: Labels | None = call.get(name)
+        for axis in labels.axes if labels is not None else ():
+            if atoms is None:
+                coupling.freeze(axis.atoms, "normalises a fixed dimension")
+            else:
+                coupling.tie(axis.atoms, atoms)
+    if atoms is not None and groups != len(atoms):
+        if groups > 1:
+            coupling.block(Axis((0, 1), atoms.reshape(groups, -1)))
+        coupling.mixed("input", [1])
+    return Labels(call.shape, source.axes)
+
+
+def instance_norm(coupling: Coupling, call: Call) -> Labels:
+    """Per sample and channel: like batch-norm for the coupling."""
+    return batch_norm(coupling, call)
+
+
+def softmax(coupling: Coupling, call: Call) -> Labels:
+    """Mixes its dimension in a way that no smaller network repeats: frozen there, passed on elsewhere."""
+    source: Labels = call["self"]
+    source = coupling.freeze_axes(source, [int(call["dim"])], "normalises over it")
+    return Labels(call.shape, source.axes)
+
+
+RULES: dict[str, Rule] = {
+    "batch_norm": batch_norm,
+    "layer_norm": layer_norm,
+    "rms_norm": layer_norm,
+    "group_norm": group_norm,
+    "instance_norm": instance_norm,
+    "softmax": softmax,
+    "log_softmax": softmax,
+    "cumsum": softmax,
+}

@@ -1,0 +1,78 @@
+"""Reductions, pooling and resizing pass on what they leave; embeddings pass on their width."""
+
+from __future__ import annotations
+
+from edgeprune.graph.coupling import Call, Coupling, Rule
+from edgeprune.graph.labels import Axis, Labels
+
+__all__ = ["RULES"]
+
+
+def reduction(coupling: Coupling, call: Call) -> Labels | list[Labels]:
+    """Mean, sum, maximum … over dimensions; over a prunable one it is computed over the kept units only."""
+    name, source = call.tensors()[0]
+    given = call.get("dim")
+    ndim = len(source.shape)
+    listed = range(ndim) if given is None or given == [] else given if isinstance(given, list | tuple) else [given]
+    dims = {int(d) % ndim for d in listed}
+    for axis in source.axes:
+        rest = [d for d in axis.dims if d not in dims]
+        if rest and len(rest) < len(axis.dims):
+            source = coupling.separate(source, axis, rest)
+    coupling.mixed(name, sorted(d for axis in source.axes for d in axis.dims if d in dims))
+    keepdim = bool(call.get("keepdim", False))
+    left = [d for d in range(ndim) if d not in dims]
+    axes = []
+    for axis in source.axes:
+        if not set(axis.dims) & dims:
+            axes.append(Axis(tuple(d if keepdim else left.index(d) for d in axis.dims), axis.atoms))
+    outputs = [Labels(shape, tuple(axes)) for shape in call.shapes]
+    return outputs if isinstance(call.node.meta["val"], list | tuple) else outputs[0]
+
+
+def index_of_extreme(coupling: Coupling, call: Call) -> Labels | list[Labels]:
+    """`argmax` and the like return positions: over a prunable dimension they would change their meaning."""
+    name, source = call.tensors()[0]
+    given = call.get("dim")
+    dims = range(len(source.shape)) if given is None else [int(given)]
+    call.arguments[name] = coupling.freeze_axes(source, dims, "returns positions in it")
+    return reduction(coupling, call)
+
+
+def pooling(coupling: Coupling, call: Call) -> Labels | list[Labels]:
+    """Pooling and resizing work on the spatial dimensions of (n, c, …) alone."""
+    _, source = call.tensors()[0]
+    spatial = int("".join(c for c in call.name if c.isdigit())[:1] or 2)
+    if call.name == "upsample_nearest" or call.name.startswith("upsample_"):
+        spatial = len(source.shape) - 2
+    source = coupling.freeze_axes(source, range(len(source.shape) - spatial, len(source.shape)), "slides over it")
+    outputs = [Labels(shape, source.axes) for shape in call.shapes]
+    return outputs if isinstance(call.node.meta["val"], list | tuple) else outputs[0]
+
+
+def embedding(coupling: Coupling, call: Call) -> Labels:
+    """`embedding(weight (entries, width), indices)`: the width is prunable, the entries are not."""
+    weight: Labels = coupling.freeze_axes(call["weight"], [0], "looks entries up in it")
+    coupling.role(call.node.args[0], 1, "producer")
+    last = len(call.shape) - 1
+    return Labels(call.shape, tuple(Axis((last,), axis.atoms) for axis in weight.axes))
+
+
+_REDUCTIONS = "mean sum amax amin var std var_mean std_mean prod linalg_vector_norm norm logsumexp any all"
+_POOLS = """
+    avg_pool1d avg_pool2d avg_pool3d max_pool1d max_pool2d max_pool3d max_pool2d_with_indices
+    adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d
+    upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_bilinear2d upsample_bicubic2d upsample_linear1d
+    upsample_trilinear3d _upsample_nearest_exact2d _upsample_bilinear2d_aa
+    reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d
+"""
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(_REDUCTIONS.split(), reduction),
+    **dict.fromkeys(_POOLS.split(), pooling),
+    "max": index_of_extreme,
+    "min": index_of_extreme,
+    "argmax": index_of_extreme,
+    "argmin": index_of_extreme,
+    "embedding": embedding,
+}

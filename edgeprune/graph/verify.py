@@ -1,0 +1,191 @@
+"""Verification: a pruned graph must equal the reference before anything is trained.
+
+The reference is the *original* graph, run on the same input with the removed units cut where they are consumed:
+zero in every contraction, left out of every normalisation or reduction that mixes them. It is computed without
+the surgery: nothing is sliced, no literal is rewritten. Constant parameters (a zero-initialised residual scale,
+fresh batch-norm statistics) would hide errors; for the check they take random values, on both sides alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.fx import GraphModule, Interpreter, Node
+from torch.utils import _pytree as pytree
+
+from edgeprune.errors import VerificationError
+from edgeprune.graph.coupling import Call, Coupling
+from edgeprune.graph.labels import Labels
+from edgeprune.graph.surgery import slice_tensor
+
+__all__ = ["TOLERANCE", "Verification", "verify"]
+
+TOLERANCE = 1e-4  # relative to the largest output
+Keep = NDArray[np.bool_]
+State = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """How far the pruned graph is from its reference: largest difference over largest reference output."""
+
+    relative_error: float
+    dtype: str  # the arithmetic in which the two were compared
+    tolerance: float = TOLERANCE
+
+
+def verify(
+    original: GraphModule,
+    pruned: GraphModule,
+    coupling: Coupling,
+    keep: Keep,
+    example_inputs: tuple[torch.Tensor, ...],
+    *,
+    seed: int = 0,
+) -> Verification:
+    """Compare in float32; where round-off leaves doubt, in float64. Raises VerificationError."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = tuple(_random_like(x, generator) for x in example_inputs)
+    probe = _probe(original, generator)
+    error = _difference(original, pruned, coupling, keep, inputs, probe, torch.float32)
+    if error <= TOLERANCE:
+        return Verification(error, "float32")
+    error = _difference(original, pruned, coupling, keep, inputs, probe, torch.float64)
+    if error <= TOLERANCE:
+        return Verification(error, "float64")
+    raise VerificationError(
+        f"the pruned graph differs from its reference by {error:.2e} (allowed: {TOLERANCE:.0e} of the largest output)",
+        hint="this is a bug in a pruning rule: the candidate was refused, nothing was changed; please report the model",
+    )
+
+
+def _difference(
+    original: GraphModule,
+    pruned: GraphModule,
+    coupling: Coupling,
+    keep: Keep,
+    inputs: tuple[torch.Tensor, ...],
+    probe: State,
+    dtype: torch.dtype,
+) -> float:
+    inputs = tuple(x.to(dtype) if x.is_floating_point() else x for x in inputs)
+    sliced = {name: slice_tensor(tensor, coupling.parameters[name], keep) for name, tensor in probe.items()}
+    with torch.no_grad():
+        expected = _Reference(original, coupling, keep, probe, dtype).run(*inputs)
+        found = _Plain(pruned, sliced, dtype).run(*inputs)
+    worst = scale = 0.0
+    for a, b in zip(pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True):
+        if not isinstance(a, torch.Tensor):
+            continue
+        if a.shape != b.shape or not torch.isfinite(b).all() == torch.isfinite(a).all():
+            return float("inf")
+        if a.numel():
+            worst = max(worst, float((a.double() - b.double()).abs().max()))
+            scale = max(scale, float(b.double().abs().max()))
+    if not np.isfinite(worst):
+        return float("inf")
+    return worst / scale if scale else worst
+
+
+def _random_like(example: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    if not example.is_floating_point():
+        return example  # indices and masks must stay meaningful
+    return torch.randn(example.shape, generator=generator).to(example.dtype)
+
+
+def _probe(module: GraphModule, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """Random values for the parameters and statistics that are constant, positive where the constant is."""
+    values: dict[str, torch.Tensor] = {}
+    named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    for name, tensor in named:
+        if tensor.is_floating_point() and tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all()):
+            noise = torch.rand(tensor.shape, generator=generator).to(tensor.dtype)
+            values[name] = tensor.detach() + (0.5 * noise if bool(tensor.flatten()[0] > 0) else noise - 0.5)
+    return values
+
+
+class _Plain(Interpreter):
+    """Runs a graph with some parameters replaced, in a given precision, in evaluation mode."""
+
+    def __init__(self, module: GraphModule, state: State, dtype: torch.dtype) -> None:
+        super().__init__(module, garbage_collect_values=True)
+        self._state, self._dtype = state, dtype
+
+    def fetch_attr(self, target: str) -> Any:
+        if target == "training":
+            return False
+        value = self._state[target] if target in self._state else super().fetch_attr(target)
+        return value.to(self._dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
+class _Reference(_Plain):
+    """The original graph with the removed units cut at their consumers."""
+
+    def __init__(
+        self, module: GraphModule, coupling: Coupling, keep: Keep, state: State, dtype: torch.dtype
+    ) -> None:
+        super().__init__(module, state, dtype)
+        self._coupling, self._keep = coupling, keep
+        self._contracted: dict[Node, set[str]] = {}
+        for contraction in coupling.contractions:
+            self._contracted.setdefault(contraction.node, set()).add(contraction.argument)
+        self._mixed = {mixing.node: mixing for mixing in coupling.mixings}
+
+    def run_node(self, n: Node) -> Any:
+        if n not in self._contracted and n not in self._mixed:
+            return super().run_node(n)
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        call = self._coupling.calls[n]
+        names = [formal.name for formal in cast("Any", n.target)._schema.arguments]
+        bound = {**dict(zip(names, args, strict=False)), **kwargs}
+        for name in self._contracted.get(n, ()):
+            if name in bound:
+                bound[name] = _masked(bound[name], call[name], self._keep)
+        mixing = self._mixed.get(n)
+        if mixing is None:
+            return cast("Any", n.target)(**bound)
+        return _over_kept(n, call, bound, mixing.argument, mixing.dims, self._keep)
+
+
+def _masked(tensor: torch.Tensor, labels: Labels, keep: Keep) -> torch.Tensor:
+    for axis in labels.axes:
+        mask = torch.from_numpy(keep[axis.atoms])
+        if not mask.all():
+            view = [n if d in axis.dims else 1 for d, n in enumerate(tensor.shape)]
+            tensor = tensor * mask.reshape(view).to(tensor.dtype)
+    return tensor
+
+
+def _over_kept(
+    node: Node, call: Call, bound: dict[str, Any], argument: str, dims: tuple[int, ...], keep: Keep
+) -> torch.Tensor:
+    """Run the operator on the kept indices of `dims` only, and put the result back in its place."""
+    labels: Labels = call[argument]
+    kept = {}
+    for dim in dims:
+        axis = labels.axis(dim)
+        if axis is not None and not axis.is_joint:
+            kept[dim] = torch.from_numpy(np.flatnonzero(keep[axis.atoms]))
+    tensor = bound[argument]
+    for dim, index in kept.items():
+        tensor = tensor.index_select(dim, index)
+    arguments = {**bound, argument: tensor}
+    channel = next(iter(kept.values()), None)
+    for name in ("weight", "bias"):
+        parameter = arguments.get(name)
+        if isinstance(parameter, torch.Tensor) and channel is not None:
+            arguments[name] = parameter.index_select(parameter.dim() - 1, channel)
+    if "normalized_shape" in arguments and channel is not None:
+        arguments["normalized_shape"] = [len(channel)]
+    result = cast("Callable[..., torch.Tensor]", node.target)(**arguments)
+    if "normalized_shape" not in arguments and "num_groups" not in arguments:
+        return result  # a reduction
+    full = torch.zeros(bound[argument].shape, dtype=result.dtype)
+    for dim, index in kept.items():
+        return full.index_copy(dim, index, result)
+    return result
