@@ -19,6 +19,8 @@ traceback. A message says what happened and where; `hint` says what would be val
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "UnitError",
     "UsageError",
     "VerificationError",
+    "did_you_mean",
 ]
 
 
@@ -119,3 +122,13 @@ class ParityError(EdgepruneError):
 
 class VerificationError(EdgepruneError):
     """The pruned graph differs from the reference. Names the channel group and the operator."""
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """A hint for an unknown name: the nearest valid one where one is near, and all valid ones."""
+    names = list(valid)
+    near = difflib.get_close_matches(name, names, n=1) or difflib.get_close_matches(
+        name.lower(), [valid_name for valid_name in names if valid_name.islower()], n=1
+    )
+    question = f"did you mean {near[0]!r}? " if near else ""
+    return f"{question}valid here: {', '.join(names)}"

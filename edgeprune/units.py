@@ -1,4 +1,4 @@
-"""Quantities with units: "30ms", "8MiB", "12mJ", "1.0pp", "60% of dense"; ambiguous ones are refused.
+"""Quantities with units: "30ms", "8MiB", "12mJ", "1.5GHz", "1.0pp", "60% of dense"; ambiguous ones are refused.
 
 Sizes: kB, MB, GB are powers of 1000; KiB, MiB, GiB are powers of 1024 (IEC 80000-13); `KB`, `K`, `M` are
 refused with a question. A limit may be relative to the dense model: `"60% of dense"`.
@@ -6,6 +6,7 @@ refused with a question. A limit may be relative to the dense model: `"60% of de
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -21,19 +22,22 @@ __all__ = [
     "parse_drop",
     "parse_duration",
     "parse_energy",
+    "parse_frequency",
     "parse_quantity",
     "parse_share",
     "parse_size",
+    "unit_names",
 ]
 
-Kind = Literal["duration", "size", "energy"]
+Kind = Literal["duration", "size", "energy", "frequency"]
 
-_NUMBER = re.compile(r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*$")
-_OF_DENSE = re.compile(r"^%\s+of\s+dense$")
+_NUMBER = re.compile(r"\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*(.*?)\s*")
+_OF_DENSE = re.compile(r"%\s+of\s+dense")
 
-# Factors to the unit that records carry: milliseconds, bytes, millijoules.
+# Factors to the unit that records carry: milliseconds, bytes, millijoules, megahertz. The micro sign has two code
+# points that look the same: U+00B5 (keyboards) and U+03BC (Greek mu, what Unicode normalisation makes of it).
 _UNITS: dict[Kind, dict[str, float]] = {
-    "duration": {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3, "min": 6e4},
+    "duration": {"ns": 1e-6, "us": 1e-3, "\u00b5s": 1e-3, "\u03bcs": 1e-3, "ms": 1.0, "s": 1e3, "min": 6e4},
     "size": {
         "B": 1,
         "kB": 1000,
@@ -43,11 +47,17 @@ _UNITS: dict[Kind, dict[str, float]] = {
         "MiB": 1024**2,
         "GiB": 1024**3,
     },
-    "energy": {"nJ": 1e-6, "uJ": 1e-3, "µJ": 1e-3, "mJ": 1.0, "J": 1e3},
+    "energy": {"nJ": 1e-6, "uJ": 1e-3, "\u00b5J": 1e-3, "\u03bcJ": 1e-3, "mJ": 1.0, "J": 1e3},
+    "frequency": {"Hz": 1e-6, "kHz": 1e-3, "MHz": 1.0, "GHz": 1e3},
 }
-_EXAMPLES: dict[Kind, str] = {"duration": "30ms", "size": "4MB or 4MiB", "energy": "12mJ"}
-_AMBIGUOUS = {"KB": "kB", "K": "kB", "k": "kB", "Kb": "kB", "kb": "kB", "M": "MB", "m": "MB", "Mb": "MB", "mb": "MB",
-              "mB": "MB", "G": "GB", "g": "GB", "Gb": "GB", "gb": "GB", "kib": "KiB", "mib": "MiB", "gib": "GiB"}
+_EXAMPLES: dict[Kind, str] = {
+    "duration": "30ms",
+    "size": "4MB or 4MiB",
+    "energy": "12mJ",
+    "frequency": "1.5GHz",
+}
+_AMBIGUOUS_SIZE = re.compile(r"([kmg])(i?)b?", re.IGNORECASE)
+_MAX_DROP = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +95,21 @@ def parse_energy(text: str) -> float:
     return _absolute(text, "energy")
 
 
+def parse_frequency(text: str) -> float:
+    """Megahertz of "1.5GHz"; raises UnitError."""
+    return _absolute(text, "frequency")
+
+
+def unit_names(kind: Kind) -> tuple[str, ...]:
+    """The units of a kind, as they are written."""
+    return tuple(_UNITS[kind])
+
+
 def parse_quantity(text: str, kind: Kind) -> Quantity:
     """An absolute quantity of the kind, or one relative to the dense model ("60% of dense"); raises UnitError."""
     number, unit = _split(text, kind)
-    if _OF_DENSE.match(unit):
-        return Quantity(_positive(number, text) / 100, relative=True)
+    if _OF_DENSE.fullmatch(unit):
+        return Quantity(_positive(number / 100, text), relative=True)
     if unit == "%":
         raise UnitError(f"{text!r}: percent of what?", hint=f'write "{number:g}% of dense", or {_EXAMPLES[kind]}')
     return Quantity(_absolute(text, kind))
@@ -97,73 +117,98 @@ def parse_quantity(text: str, kind: Kind) -> Quantity:
 
 def parse_share(text: str) -> float:
     """The fraction that "35%" stands for (0.35); raises UnitError."""
-    number, unit = _split(text, None)
+    number, unit = _split(text, None, '"35%"')
     if unit != "%":
         raise UnitError(f"{text!r} is not a percentage", hint='write it like "35%"')
+    if not math.isfinite(number):
+        raise UnitError(f"{text!r} is out of range")
     return number / 100
 
 
 def parse_drop(text: str) -> Drop:
-    """An allowed loss of accuracy: "1.0pp" (absolute, percentage points) or "2%" (of the dense value); raises UnitError."""
-    number, unit = _split(text, None)
+    """An allowed loss of accuracy: "1.0pp" (percentage points) or "2%" (of the dense value); raises UnitError."""
+    number, unit = _split(text, None, '"1.0pp"')
     if unit not in ("pp", "%"):
         raise UnitError(
             f"{text!r}: a drop of accuracy needs pp or %",
             hint='"1.0pp" is one percentage point, "1.0%" is one percent of the dense value',
         )
-    if not 0 <= number <= 100:
+    if not 0 <= number <= _MAX_DROP:
         raise UnitError(f"{text!r}: a drop of accuracy lies between 0 and 100")
     return Drop(number, relative=unit == "%")
 
 
 def format_duration(ms: float) -> str:
-    """ "0.412 ms", "31.0 us", "1.250 s"."""
-    if abs(ms) >= 1000:
+    """ "412.0 ns", "31.0 us", "0.412 ms", "1.250 s"."""
+    magnitude = abs(ms)
+    if magnitude >= 999.9995:  # what three decimals round to 1000 ms is a second
         return f"{ms / 1000:.3f} s"
-    return f"{ms:.3f} ms" if abs(ms) >= 0.1 else f"{ms * 1000:.1f} us"
+    if magnitude >= 0.09995 or ms == 0:
+        return f"{ms:.3f} ms"
+    return f"{ms * 1e3:.1f} us" if magnitude >= 0.99995e-3 else f"{ms * 1e6:.1f} ns"
 
 
 def format_size(size: float) -> str:
     """Decimal units: "412 B", "3.21 MB"."""
     for factor, name in ((1000**3, "GB"), (1000**2, "MB"), (1000, "kB")):
-        if abs(size) >= factor:
+        if abs(size) >= factor * (1 - 5e-6):
             return f"{size / factor:.2f} {name}"
     return f"{size:.0f} B"
 
 
 def format_energy(mj: float) -> str:
-    """ "12.3 mJ", "1.20 J"."""
-    return f"{mj / 1000:.2f} J" if abs(mj) >= 1000 else f"{mj:.3g} mJ"
+    """ "45.6 uJ", "12.3 mJ", "1.20 J"."""
+    if abs(mj) >= 999.5:
+        return f"{mj / 1000:.2f} J"
+    return f"{mj:.3g} mJ" if abs(mj) >= 0.1 or mj == 0 else f"{mj * 1000:.3g} uJ"
 
 
 def _absolute(text: str, kind: Kind) -> float:
     number, unit = _split(text, kind)
     units = _UNITS[kind]
     if unit in units:
-        return _positive(number, text) * units[unit]
-    if kind == "size" and unit in _AMBIGUOUS:
-        decimal = _AMBIGUOUS[unit]
-        binary = decimal[0].upper() + "iB" if not decimal.endswith("iB") else decimal
-        raise UnitError(
-            f"{text!r}: {unit!r} is ambiguous",
-            hint=f"do you mean {number:g}{decimal} or {number:g}{binary}? (kB = 1000 B, KiB = 1024 B)",
-        )
+        value = _positive(number * units[unit], text)
+        if kind != "size":
+            return value
+        if round(value) < 1:
+            raise UnitError(f"{text!r} is less than one byte")
+        return round(value)
+    if kind == "size" and (match := _AMBIGUOUS_SIZE.fullmatch(unit)):
+        raise UnitError(f"{text!r}: {unit!r} is ambiguous", hint=_size_question(number, match[1], bool(match[2])))
+    example = _EXAMPLES[kind]
     if not unit:
-        raise UnitError(f"{text!r} has no unit", hint=f"write it like {_EXAMPLES[kind]}; units: {', '.join(units)}")
-    raise UnitError(f"{text!r}: unknown unit {unit!r} for a {kind}", hint=f"units: {', '.join(units)}")
+        raise UnitError(f"{text!r} has no unit", hint=f"write it like {example}; units: {', '.join(units)}")
+    if unit.startswith(","):
+        raise UnitError(f"{text!r}: a decimal comma", hint=f"write a decimal point, like {text.replace(',', '.', 1)}")
+    near = [name for name in units if name.lower() == unit.lower()]
+    question = f"did you mean {number:g}{near[0]}? " if near else ""
+    raise UnitError(f"{text!r}: unknown unit {unit!r} for a {kind}", hint=f"{question}units: {', '.join(units)}")
 
 
-def _split(text: str, kind: Kind | None) -> tuple[float, str]:
-    example = _EXAMPLES[kind] if kind else "1.0pp"
-    if isinstance(text, bool) or not isinstance(text, str):
-        raise UnitError(f"{text!r} is a bare number, not a quantity with a unit", hint=f'write it like "{example}"')
-    match = _NUMBER.match(text)
+def _size_question(number: float, letter: str, binary: bool) -> str:
+    binary_unit = f"{letter.upper()}iB"
+    if binary:
+        return f"do you mean {number:g}{binary_unit}?"
+    decimal_unit = "kB" if letter in "kK" else f"{letter.upper()}B"
+    return f"do you mean {number:g}{decimal_unit} or {number:g}{binary_unit}? (kB = 1000 B, KiB = 1024 B)"
+
+
+def _split(text: str, kind: Kind | None, example: str = "") -> tuple[float, str]:
+    example = example or (f'"{_EXAMPLES[kind]}"' if kind else "")
+    if text is None:
+        raise UnitError("the quantity is missing", hint=f"write it like {example}")
+    if not isinstance(text, str):
+        what = "a bare number" if isinstance(text, (int, float)) and not isinstance(text, bool) else "no text"
+        raise UnitError(f"{text!r} is {what}, not a quantity with a unit", hint=f"write it like {example}")
+    match = _NUMBER.fullmatch(text)
     if match is None:
         raise UnitError(f"{text!r} is not a quantity", hint=f"write a number and a unit, like {example}")
     return float(match[1]), match[2]
 
 
 def _positive(number: float, text: str) -> float:
-    if not 0 < number < float("inf"):
+    if number <= 0:
         raise UnitError(f"{text!r}: must be greater than zero")
+    if not math.isfinite(number):
+        raise UnitError(f"{text!r} is out of range")
     return number

@@ -12,22 +12,37 @@ What its user writes:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from edgeprune import units
-from edgeprune.errors import ConfigError, UnitError
-from edgeprune.records.figures import Figures
+from edgeprune.errors import ConfigError, UnitError, did_you_mean
+from edgeprune.records.figures import Figure, Figures
 
-__all__ = ["Budget", "BudgetCheck", "Limit", "LimitCheck", "State"]
+__all__ = [
+    "ACCURACY_LIMITS",
+    "LATENCY_FIGURES",
+    "SCALAR_LIMITS",
+    "Budget",
+    "BudgetCheck",
+    "Limit",
+    "LimitCheck",
+    "State",
+]
 
-_LATENCY = ("p50", "p90", "p95", "p99", "mean")
-_SCALARS: dict[str, units.Kind] = {"peak_memory": "size", "size": "size", "energy": "energy"}
+LATENCY_FIGURES = ("p50", "p90", "p95", "p99", "mean")
+ACCURACY_LIMITS = ("max_drop", "min")
+SCALAR_LIMITS: dict[str, units.Kind] = {"peak_memory": "size", "size": "size", "energy": "energy"}
+_TABLES = {"latency": (LATENCY_FIGURES, "{p95: 30ms}"), "accuracy": (ACCURACY_LIMITS, "{max_drop: 1.0pp}")}
+_ROUND_OFF = 1e-12  # 0.9 - 0.01 is not 0.89 in binary
 
 
 class State(str, Enum):
+    """What a limit or a budget is. What is unknown never passes."""
+
     MET = "met"
     VIOLATED = "violated"
     UNKNOWN = "unknown"
@@ -47,6 +62,20 @@ class Limit:
     relative: bool = False
     drop: units.Drop | None = None
 
+    @classmethod
+    def parse(cls, metric: str, text: Any) -> Limit:
+        """The limit on a metric that `text` ("30ms", "60% of dense", "1.0pp") says; raises ConfigError with `key`."""
+        try:
+            if metric == "accuracy.max_drop":
+                return cls(metric, str(text), drop=units.parse_drop(text))
+            if metric == "accuracy.min":
+                return cls(metric, str(text), _fraction(text))
+            kind = "duration" if metric.startswith("latency.") else SCALAR_LIMITS[metric]
+            quantity = units.parse_quantity(text, kind)
+        except UnitError as error:
+            raise ConfigError(f"{metric}: {error.message}", key=metric, hint=error.hint) from error
+        return cls(metric, str(text), quantity.value, quantity.relative)
+
     @property
     def figure(self) -> str:
         """The name of the figure that the limit is about."""
@@ -54,14 +83,20 @@ class Limit:
 
     @property
     def is_accuracy(self) -> bool:
+        """True for a limit that the model's metric is held against, False for what the device measures."""
         return self.figure == "accuracy"
 
     def bound(self, dense: Figures) -> float | None:
-        """The absolute bound (a maximum, for accuracy a minimum), or None where the dense figure it needs is missing."""
+        """The absolute bound: a maximum, for accuracy a minimum.
+
+        None where it is relative to a dense figure that is missing, not measured, or nothing to take a share of.
+        """
         if self.drop is None and not self.relative:
             return self.value
         reference = dense.get(self.figure)
-        if reference is None or reference.value is None:
+        if reference is None or _unusable(reference) or reference.value is None:
+            return None
+        if self.drop is None and reference.value <= 0:
             return None
         return self.drop.allowed(reference.value) if self.drop else self.value * reference.value
 
@@ -116,28 +151,18 @@ class Budget:
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Budget:
-        """A budget as it is written in YAML; raises ConfigError (with `key`) or UnitError."""
+        """A budget as it is written in YAML; raises ConfigError, whose `key` is that of the limit."""
+        if not isinstance(data, Mapping):
+            raise ConfigError(f"{data!r} is no budget", hint="write limits by name, like {latency: {p95: 30ms}}")
         limits: list[Limit] = []
         for key, value in data.items():
-            if key == "latency":
-                for name, text in _table(value, key, _LATENCY, "{p95: 30ms}").items():
-                    limits.append(_limit(f"latency.{name}", text, "duration"))
-            elif key == "accuracy":
-                for name, text in _table(value, key, ("max_drop", "min"), "{max_drop: 1.0pp}").items():
-                    metric = f"accuracy.{name}"
-                    try:
-                        if name == "max_drop":
-                            limits.append(Limit(metric, str(text), drop=units.parse_drop(text)))
-                        else:
-                            limits.append(Limit(metric, str(text), units.parse_share(text)))
-                    except UnitError as error:
-                        raise ConfigError(f"{metric}: {error.message}", key=metric, hint=error.hint) from error
-            elif key in _SCALARS:
-                limits.append(_limit(key, value, _SCALARS[key]))
+            if key in _TABLES:
+                limits.extend(Limit.parse(f"{key}.{name}", text) for name, text in _table(value, key).items())
+            elif key in SCALAR_LIMITS:
+                limits.append(Limit.parse(key, value))
             else:
-                raise ConfigError(
-                    f"unknown limit {key!r}", key=key, hint=f"limits: latency, accuracy, {', '.join(_SCALARS)}"
-                )
+                hint = did_you_mean(str(key), (*_TABLES, *SCALAR_LIMITS))
+                raise ConfigError(f"unknown limit {key!r}", key=str(key), hint=hint)
         return cls(tuple(limits))
 
     def override(self, other: Budget) -> Budget:
@@ -161,45 +186,64 @@ class Budget:
         return data
 
 
-def _table(value: Any, key: str, names: tuple[str, ...], example: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{key}: {value!r} does not say which figure", key=key, hint=f"write it like {key}: {example}")
+def _table(value: Any, key: str) -> Mapping[str, Any]:
+    names, example = _TABLES[key]
+    if not isinstance(value, Mapping) or not value:
+        what = f"{value!r} does not say which figure" if value else "no limit is given"
+        raise ConfigError(f"{key}: {what}", key=key, hint=f"write it like {key}: {example}")
     for name in value:
         if name not in names:
-            raise ConfigError(f"{key}: unknown figure {name!r}", key=f"{key}.{name}", hint=f"figures: {', '.join(names)}")
+            hint = did_you_mean(str(name), names)
+            raise ConfigError(f"{key}: unknown figure {name!r}", key=f"{key}.{name}", hint=hint)
     return value
 
 
-def _limit(metric: str, text: Any, kind: units.Kind) -> Limit:
-    try:
-        quantity = units.parse_quantity(text, kind)
-    except UnitError as error:
-        raise ConfigError(f"{metric}: {error.message}", key=metric, hint=error.hint) from error
-    return Limit(metric, str(text), quantity.value, quantity.relative)
+def _fraction(text: Any) -> float:
+    share = units.parse_share(text)
+    if not 0 <= share <= 1:
+        raise UnitError(f"{text!r} is out of range", hint="an accuracy lies between 0% and 100%")
+    return share
 
 
 def _check(limit: Limit, figures: Figures, dense: Figures) -> LimitCheck:
     bound = limit.bound(dense)
     figure = figures.get(limit.figure)
-    if figure is None or figure.value is None:
-        reason = figure.missing if figure is not None and figure.missing else "not measured"
-        return LimitCheck(limit, State.UNKNOWN, bound, None, None, None, reason)
+    if figure is None or (reason := _unusable(figure)) or figure.value is None:
+        reason = "not measured" if figure is None else reason
+        value, upper = (None, None) if figure is None else (figure.value, figure.upper)
+        return LimitCheck(limit, State.UNKNOWN, bound, value, upper, None, reason)
     if bound is None:
-        reason = "the dense model's figure is missing"
+        reason = _no_bound(dense.get(limit.figure))
         return LimitCheck(limit, State.UNKNOWN, None, figure.value, figure.upper, None, reason)
     if limit.is_accuracy:
         headroom = figure.value - bound
-        state = State.MET if headroom >= -1e-12 else State.VIOLATED  # 1e-12: 0.9 - 0.01 is not 0.89 in binary
+        state = State.MET if headroom >= -_ROUND_OFF else State.VIOLATED
         return LimitCheck(limit, state, bound, figure.value, figure.value, headroom)
-    if figure.kind != "measured":
-        return LimitCheck(limit, State.UNKNOWN, bound, figure.value, figure.upper, None, "only estimated, not measured")
+    upper = figure.upper if figure.upper is not None and math.isfinite(figure.upper) else None
+    worst = figure.value if upper is None else max(figure.value, upper)
     if figure.value > bound:
         state, reason = State.VIOLATED, ""
-    elif figure.upper is None:
+    elif upper is None:
         state, reason = State.UNKNOWN, "no upper confidence bound"
-    elif figure.upper > bound:
+    elif worst > bound:
         state, reason = State.UNKNOWN, "inconclusive: the upper confidence bound exceeds the limit"
     else:
         state, reason = State.MET, ""
-    worst = figure.value if figure.upper is None else figure.upper
-    return LimitCheck(limit, state, bound, figure.value, figure.upper, 1 - worst / bound, reason)
+    return LimitCheck(limit, state, bound, figure.value, upper, 1 - worst / bound, reason)
+
+
+def _unusable(figure: Figure) -> str:
+    """Why no limit can be held against the figure; empty where one can."""
+    if figure.value is None:
+        return figure.missing or "not measured"
+    if not math.isfinite(figure.value):
+        return f"the figure is {figure.value}"
+    return "" if figure.kind == "measured" else "only estimated, not measured"
+
+
+def _no_bound(reference: Figure | None) -> str:
+    if reference is None or reference.value is None:
+        why = f": {reference.missing}" if reference is not None and reference.missing else ""
+        return f"the dense model's figure is missing{why}"
+    why = _unusable(reference) or f"it is {reference.value:g}"
+    return f"no share can be taken of the dense model's figure: {why}"

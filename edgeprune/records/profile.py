@@ -5,7 +5,7 @@ What its user writes:
     name: my-camera
     extends: raspberry-pi-zero-2-w     # a shipped profile's name, or a path relative to this file
     title: Camera with the Zero 2 W module
-    measurement: {threads: 4, min_s: 5s}
+    measurement: {threads: 4, min_time: 5s}
     budget: {latency: {p95: 30ms}, peak_memory: 50MiB}
 """
 
@@ -103,8 +103,8 @@ class DeviceProfile:
     power_sensors: tuple[PowerSensor, ...] = ()
     throttle_sources: tuple[ThrottleSource, ...] = ()
     alignment: int = 8
-    measurement: MeasurementPolicy = MeasurementPolicy()
-    budget: Budget = Budget()
+    measurement: MeasurementPolicy = field(default_factory=MeasurementPolicy)
+    budget: Budget = field(default_factory=Budget)
     abstract: bool = False
     lineage: tuple[str, ...] = ()
     path: Path | None = None
@@ -124,7 +124,7 @@ class DeviceProfile:
 
 def profile_names() -> tuple[str, ...]:
     """The names of the shipped profiles that a target can have, sorted; abstract bases are left out."""
-    from edgeprune.records import profile_reader  # noqa: PLC0415  the reader imports yaml
+    from edgeprune.records import profile_reader
 
     return profile_reader.profile_names()
 
@@ -134,6 +134,6 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
 
     Raises ConfigError with file, line, column and key.
     """
-    from edgeprune.records import profile_reader  # noqa: PLC0415  the reader imports yaml
+    from edgeprune.records import profile_reader
 
     return profile_reader.load_profile(name_or_path)

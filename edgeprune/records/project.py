@@ -13,13 +13,14 @@ What its user writes (`edgeprune.yaml`):
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgeprune.records.budget import Budget
+from edgeprune.errors import ConfigError, UsageError, did_you_mean
+from edgeprune.records.budget import LATENCY_FIGURES, Budget, Limit
 from edgeprune.records.recovery import FineTuneSettings
 
-__all__ = ["DeviceSettings", "ExportSettings", "Project", "SearchSettings", "load_project"]
+__all__ = ["DeviceSettings", "ExportSettings", "Project", "SearchSettings", "budget_overrides", "load_project"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +54,19 @@ class ExportSettings:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """Everything that a run is started with. Paths are absolute: what the file writes is relative to the file.
+    """Everything that a run is started with. Paths are absolute; in the file they are relative to its folder.
 
-    `task` is "path/of/file.py:Object" or "package.module:Object"; `path` is the project file.
+    `task` is as written, "path/of/file.py:Object" (relative to `folder`) or "package.module:Object"; `path` is the
+    project file. `budget` holds what the file limits; a profile's default budget is not in it.
     """
 
     task: str
     path: Path
-    device: DeviceSettings = DeviceSettings()
-    budget: Budget = Budget()
-    search: SearchSettings = SearchSettings()
-    recovery: FineTuneSettings = FineTuneSettings()
-    export: ExportSettings = ExportSettings()
+    device: DeviceSettings = field(default_factory=DeviceSettings)
+    budget: Budget = field(default_factory=Budget)
+    search: SearchSettings = field(default_factory=SearchSettings)
+    recovery: FineTuneSettings = field(default_factory=FineTuneSettings)
+    export: ExportSettings = field(default_factory=ExportSettings)
     runs: Path = Path("runs")
 
     @property
@@ -75,6 +77,56 @@ class Project:
 
 def load_project(path: str | Path) -> Project:
     """A project from its YAML file; raises ConfigError with file, line, column and key."""
-    from edgeprune.records import project_reader  # noqa: PLC0415  the reader imports yaml
+    from edgeprune.records import project_reader
 
     return project_reader.load_project(path)
+
+
+def budget_overrides(
+    budget: Budget,
+    *,
+    max_latency: str | None = None,
+    max_memory: str | None = None,
+    max_size: str | None = None,
+    max_energy: str | None = None,
+    max_drop: str | None = None,
+) -> Budget:
+    """`budget` with the limits of command-line options in place of or beside its own.
+
+    `max_latency` is about the figure that the budget limits already ("p95" where that is its one latency limit), else
+    about p50; "p95=30ms" names the figure. Raises UsageError with the option's name.
+    """
+    limits: list[Limit] = []
+    if max_latency is not None:
+        name, text = _latency_figure(budget, max_latency)
+        limits.append(_option("--max-latency", f"latency.{name}", text))
+    options = {"memory": ("peak_memory", max_memory), "size": ("size", max_size), "energy": ("energy", max_energy)}
+    for option, (metric, value) in options.items():
+        if value is not None:
+            limits.append(_option(f"--max-{option}", metric, value))
+    if max_drop is not None:
+        limits.append(_option("--max-drop", "accuracy.max_drop", max_drop))
+    return budget.override(Budget(tuple(limits)))
+
+
+def _latency_figure(budget: Budget, option: str) -> tuple[str, str]:
+    name, equals, text = option.partition("=")
+    if equals:
+        if name.strip() not in LATENCY_FIGURES:
+            hint = did_you_mean(name.strip(), LATENCY_FIGURES)
+            raise UsageError(f"--max-latency: unknown figure {name.strip()!r}", hint=hint)
+        return name.strip(), text.strip()
+    limited = [limit.metric.partition(".")[2] for limit in budget.limits if limit.metric.startswith("latency.")]
+    if len(limited) > 1:
+        raise UsageError(
+            f"--max-latency: the budget limits {' and '.join(limited)}; which one is {option!r} about?",
+            hint=f"name it: --max-latency {limited[-1]}={option}",
+        )
+    return (limited[0] if limited else "p50"), option
+
+
+def _option(option: str, metric: str, text: str) -> Limit:
+    try:
+        return Limit.parse(metric, text)
+    except ConfigError as error:
+        raise UsageError(f"{option}: {error.message.removeprefix(f'{metric}: ')}", hint=error.hint) from error

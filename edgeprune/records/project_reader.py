@@ -1,0 +1,145 @@
+"""Reading the project file, `edgeprune.yaml`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from edgeprune import registry
+from edgeprune.errors import did_you_mean
+from edgeprune.records.budget_field import BudgetLimits
+from edgeprune.records.fields import Count, Field, Number, Registered, Schema, Table, Text
+from edgeprune.records.profile_reader import is_path, profile_names
+from edgeprune.records.project import DeviceSettings, ExportSettings, Project, SearchSettings
+from edgeprune.records.recovery import FineTuneSettings
+from edgeprune.records.yaml_reader import Entry, read_document
+
+__all__ = ["PROJECT", "load_project"]
+
+_TASK = re.compile(r"(?P<module>[^:]+):(?P<object>[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)")
+
+
+def load_project(path: str | Path) -> Project:
+    """The project of a file, or of the `edgeprune.yaml` in a folder; raises ConfigError."""
+    file = Path(path).absolute()
+    if file.is_dir():
+        file = file / "edgeprune.yaml"
+    values = PROJECT.read(read_document(file))
+    values.setdefault("runs", file.parent / "runs")
+    project: Project = Project(path=file, **values)
+    return project
+
+
+@dataclass(frozen=True, slots=True)
+class _PathText:
+    """A path, relative to the file that it is written in; `~` is the home folder."""
+
+    def read(self, entry: Entry) -> Path:
+        """The absolute path."""
+        return entry.path.parent / Path(Text("runs").read(entry)).expanduser()
+
+    def schema(self) -> Schema:
+        """A string."""
+        return Text().schema()
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """Text that a function looks at, with the entry at hand for its place; it gives back what to keep."""
+
+    check: Callable[[str, Entry], str]
+    example: str
+
+    def read(self, entry: Entry) -> str:
+        """What the function gives back."""
+        return self.check(Text(self.example).read(entry), entry)
+
+    def schema(self) -> Schema:
+        """A string."""
+        return Text().schema()
+
+
+def _task(text: str, entry: Entry) -> str:
+    match = _TASK.fullmatch(text)
+    if match is None:
+        raise entry.error(f"{text!r} does not name an object", hint="write it like task.py:Digits")
+    if match["module"].endswith(".py") and not (entry.path.parent / match["module"]).is_file():
+        where = entry.path.parent / match["module"]
+        near = sorted(file.name for file in where.parent.glob("*.py"))
+        hint = did_you_mean(where.name, near) if near else "the path is relative to the folder of this file"
+        raise entry.error(f"no such file: {where}", hint=hint)
+    return text
+
+
+def _profile(text: str, entry: Entry) -> str:
+    if is_path(text):
+        path = entry.path.parent / Path(text).expanduser()
+        if not path.is_file():
+            raise entry.error(f"no such file: {path}", hint="a path is relative to this file")
+        return str(path)
+    if text not in profile_names():
+        hint = f"{did_you_mean(text, profile_names())}; or a path relative to this file"
+        raise entry.error(f"no device profile is called {text!r}", hint=hint)
+    return text
+
+
+def _target(text: str, entry: Entry) -> str:
+    scheme, colon, _ = text.partition("://")
+    if scheme not in registry.names("targets") or (not colon and scheme != "local"):
+        schemes = [name if name == "local" else f"{name}://" for name in registry.names("targets")]
+        raise entry.error(f"{text!r} is no target", hint=did_you_mean(text, schemes))
+    if colon and urlsplit(text).password is not None:
+        message = "a password has no place in a file"
+        raise entry.error(message, hint="use a key: identity_file, or an agent")
+    return text
+
+
+def _table(build: Callable[..., Any], fields: dict[str, Field]) -> Field:
+    return Field(Table(build, fields))
+
+
+PROJECT = Table(
+    dict,
+    {
+        "task": Field(_Checked(_task, "task.py:Digits"), required=True, description="write it like task.py:Digits"),
+        "device": _table(
+            DeviceSettings,
+            {
+                "profile": Field(_Checked(_profile, "raspberry-pi-4b")),
+                "target": Field(_Checked(_target, "ssh://user@host:22")),
+                "identity_file": Field(_PathText()),
+                "known_hosts": Field(_PathText()),
+            },
+        ),
+        "budget": Field(BudgetLimits()),
+        "search": _table(
+            SearchSettings,
+            {
+                "strategy": Field(Registered("strategies")),
+                "importance": Field(Registered("importances")),
+                "seed": Field(Count(0)),
+                "round_to": Field(Count()),
+                "min_width": Field(Count()),
+                "max_trials": Field(Count()),
+            },
+        ),
+        "recovery": _table(
+            FineTuneSettings,
+            {
+                "epochs": Field(Count(0)),
+                "learning_rate": Field(Number(above=True)),
+                "momentum": Field(Number(high=1.0)),
+                "weight_decay": Field(Number()),
+                "temperature": Field(Number(above=True)),
+                "distillation": Field(Number(high=1.0)),
+                "max_batches_per_epoch": Field(Count()),
+            },
+        ),
+        "export": _table(ExportSettings, {"format": Field(Registered("exporters"))}),
+        "runs": Field(_PathText()),
+    },
+)
