@@ -1,0 +1,66 @@
+"""Export: module -> file -> parity -> manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprune import registry
+from edgeprune.errors import ParityError, UsageError
+from edgeprune.export import manifest, parity
+from edgeprune.records.artifact import Artifact
+
+if TYPE_CHECKING:
+    from edgeprune.export.base import Exporter
+    from edgeprune.graph.captured import Captured, Pruned
+
+__all__ = ["export"]
+
+
+def export(
+    model: Captured | Pruned,
+    path: str | Path,
+    *,
+    format: str = "onnx",  # noqa: A002  the public API's word
+    tolerance: float = 1e-3,
+    provenance: Mapping[str, Any] | None = None,
+) -> Artifact:
+    """Write the model to `path`, check the file in its runtime, and write the manifest beside it.
+
+    The artifact's provenance tells the candidate, the cost and the parity error. A file that fails the check is
+    removed. Raises UsageError, ParityError, StorageError.
+    """
+    path = Path(path).absolute()
+    exporter: Exporter = registry.resolve("exporters", format)()
+    if path.suffix != exporter.suffix:
+        raise UsageError(f"{path.name}: a file of format {format!r} ends in {exporter.suffix}")
+    artifact = exporter.export(
+        model.module,
+        model.example_inputs,
+        path,
+        batch_dynamic=model.batch_dynamic,
+        provenance={**_provenance(model), **(provenance or {})},
+    )
+    manifest.manifest_path(path).unlink(missing_ok=True)  # one of an older file at this place
+    try:
+        error = parity.check(artifact, model.module, model.example_inputs, tolerance=tolerance)
+    except ParityError:
+        path.unlink(missing_ok=True)
+        raise
+    artifact = replace(artifact, provenance={**artifact.provenance, "parity_error": error})
+    manifest.write(artifact)
+    return artifact
+
+
+def _provenance(model: Captured | Pruned) -> dict[str, Any]:
+    from edgeprune.graph.captured import Pruned
+
+    cost = model.cost()
+    found: dict[str, Any] = {"params": cost.params, "macs": cost.macs}
+    if isinstance(model, Pruned):
+        found["candidate"] = model.candidate.id
+        if model.verification is not None:
+            found["verification_error"] = model.verification.relative_error
+    return found

@@ -1,0 +1,59 @@
+"""How much accuracy recovery gives back to a uniformly pruned ResNet-20; prints JSON.
+
+    scripts/bench/resnet20_recovery.py --ratio 0.25 --epochs 6 --seed 0
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from resnet20 import Cifar10
+
+from edgeprune.graph.capture import capture
+from edgeprune.importance.base import ImportanceContext
+from edgeprune.records.candidate import Candidate
+from edgeprune.records.recovery import FineTuneSettings
+from edgeprune.recovery.batchnorm import reestimate
+from edgeprune.recovery.finetune import finetune
+from edgeprune.registry import names, resolve
+from edgeprune.training_data import reproducible
+
+
+def main() -> int:
+    """Prune, recover, evaluate."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ratio", type=float, default=0.25, help="share of each group's units that is removed")
+    parser.add_argument("--importance", choices=names("importances"), default="l1")
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+
+    task = Cifar10()
+    dense = capture(task.model(), task.example_inputs())
+    context = ImportanceContext(options.seed, task.train_batches, task.loss)
+    scores = resolve("importances", options.importance)().score(dense.module, dense.groups, context)
+    kept = {}
+    for group in dense.groups:
+        best = scores[group.name].argsort(kind="stable")[::-1][: max(1, round(group.units * (1 - options.ratio)))]
+        kept[group.name] = tuple(sorted(best.tolist()))
+    pruned = dense.prune(Candidate(kept))
+    figures = {"ratio": options.ratio, "importance": options.importance, "seed": options.seed}
+    figures |= {"params_share": pruned.cost().params / dense.cost().params}
+    figures |= {"macs_share": pruned.cost().macs / dense.cost().macs}
+    figures |= {"dense_accuracy": task.evaluate(dense.module), "pruned_accuracy": task.evaluate(pruned.module)}
+    with reproducible(options.seed):
+        reestimate(pruned.module, task.train_batches(), task.loss)
+    figures["reestimated_accuracy"] = task.evaluate(pruned.module)
+    settings = FineTuneSettings(epochs=options.epochs)
+    report = finetune(
+        pruned.module, task.train_batches, task.loss, settings=settings, teacher=dense.module, seed=options.seed
+    )
+    figures |= {"finetuned_accuracy": task.evaluate(pruned.module), "finetune_seconds": round(report.seconds, 1)}
+    print(json.dumps(figures, indent=2))  # noqa: T201  the script's output
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
