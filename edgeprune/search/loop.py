@@ -1,0 +1,246 @@
+"""The search loop: ask a strategy, evaluate, journal, tell; accept only what a final measurement proves.
+
+    baseline (trial 0, dense, measured) -> ask -> evaluate -> journal -> tell -> ... -> result
+
+A resumed run replays the journal through the strategy, which is deterministic: no trial is lost or repeated, and
+the trial that was running when the run was killed is done again under its number.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgeprune.errors import CannotMeasureError, EdgepruneError, StorageError
+from edgeprune.progress import SILENT, Progress
+from edgeprune.records.budget import Budget, BudgetCheck, LimitCheck, State
+from edgeprune.records.candidate import Candidate
+from edgeprune.records.figures import format_figure
+from edgeprune.records.measurement import Outcome
+from edgeprune.records.result import Result, Status
+from edgeprune.records.trial import Stage, Trial
+from edgeprune.search.base import Evaluate, Strategy
+from edgeprune.search.journal import Journal
+from edgeprune.search.limits import check_trial, closest, reachable, unreadable
+
+__all__ = ["MakeStrategy", "SearchLimits", "search"]
+
+MakeStrategy = Callable[[Trial], Strategy]  # given the baseline's trial
+
+# Trying again does not help where something is missing on the device.
+_HOPELESS = (Outcome.NO_RUNTIME, Outcome.NO_SPACE)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchLimits:
+    """What a search may spend. `max_trials` counts what goes to the device (MEASURE and FINAL), and the baseline.
+
+    A measurement that fails (THROTTLED, LOST ...) is tried again after each of the pauses `retry_after_s`.
+    """
+
+    max_trials: int = 40
+    retry_after_s: tuple[float, ...] = (2.0, 10.0)
+
+
+class _Unmeasurable(Exception):  # noqa: N818  not an error: how the loop is left
+    """A trial could not be measured, however often it was tried."""
+
+
+@dataclass(slots=True)
+class _Search:
+    """The state of one call of `search`: the journal, and how far its replay has come."""
+
+    evaluate: Evaluate
+    journal: Journal
+    limits: SearchLimits
+    progress: Progress
+    sleep: Callable[[float], None]
+    trials: list[Trial] = field(default_factory=list)
+
+    def trial(self, candidate: Candidate, stage: Stage) -> Trial:
+        """The next trial: from the journal where it is there, else evaluated and journaled."""
+        number = len(self.trials)
+        if number < len(self.journal.trials):
+            trial = self.journal.trials[number]
+            if trial.candidate.id != candidate.id or trial.stage is not stage:
+                raise StorageError(
+                    f"{self.journal.path}: trial {number} is {trial.stage.value} {trial.candidate.id}, "
+                    f"where this search comes to {stage.value} {candidate.id}",
+                    hint="the model, its data or the strategy changed since: start a new run in another folder",
+                )
+        else:
+            trial = self._measured(candidate, stage, number)
+            self.journal.add(trial)
+            self.progress.say(_line(trial))
+        self.trials.append(trial)
+        return trial
+
+    def _measured(self, candidate: Candidate, stage: Stage, number: int) -> Trial:
+        for pause in (*self.limits.retry_after_s, None):
+            try:
+                trial = self.evaluate(candidate, stage, number)
+            except StorageError:
+                raise
+            except CannotMeasureError as error:
+                outcome, message = error.outcome or Outcome.LOST.value, _with_hint(error)
+            except EdgepruneError as error:  # a wrong surgery, export or task: no retry helps, but the run says where
+                self.journal.add_attempt(number, type(error).__name__, error.message)
+                raise
+            else:
+                if Outcome(trial.outcome).is_result:
+                    return trial
+                outcome, message = trial.outcome, trial.message
+            self.journal.add_attempt(number, outcome, message)
+            if pause is None or outcome in [o.value for o in _HOPELESS]:
+                break
+            self.progress.say(f"trial {number}: {outcome}: {message}; trying again in {pause:g} s")
+            self.sleep(pause)
+        raise _Unmeasurable(f"trial {number} could not be measured: {outcome}: {message}")
+
+
+def search(
+    make_strategy: MakeStrategy,
+    evaluate: Evaluate,
+    journal: Journal,
+    budget: Budget,
+    *,
+    limits: SearchLimits = SearchLimits(),
+    strategy: str = "",
+    seed: int = 0,
+    provenance: Mapping[str, Any] | None = None,
+    progress: Progress = SILENT,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Result:
+    """Search for the most accurate candidate that measurements prove to be within the budget.
+
+    `evaluate` does a trial; an outcome that is no result (see Outcome) is tried again a few times, after which the
+    search ends "unmeasurable" and can be resumed. Ends "infeasible" where the strategy or `max_trials` is
+    exhausted. Raises CannotMeasureError where not even the dense model can be measured, and StorageError, ParityError,
+    VerificationError and TaskError as `evaluate` does; KeyboardInterrupt passes through. The journal holds all
+    finished trials in each case.
+    """
+    run = _Search(evaluate, journal, limits, progress, sleep)
+    try:
+        dense = run.trial(Candidate(), Stage.MEASURE)
+    except _Unmeasurable as error:
+        raise CannotMeasureError(
+            f"the dense model: {error}", hint="once the cause is gone, go on with --resume"
+        ) from error
+
+    def finished(status: Status, best: Trial | None, message: str) -> Result:
+        check = None if best is None else check_trial(budget, best, dense.figures)
+        missed = {} if status == "accepted" or check is None else reachable(budget, check, run.trials, dense.figures)
+        return Result(
+            status=status,
+            budget=budget,
+            dense=dense,
+            best=best,
+            check=check,
+            trials=len(run.trials),
+            reachable=missed,
+            seed=seed,
+            strategy=strategy,
+            seconds=sum(trial.seconds for trial in run.trials),
+            provenance=dict(provenance or {}),
+            message=message,
+        )
+
+    blind = _blind_limits(budget, dense)
+    if blind:
+        return finished("unmeasurable", dense, _blind_message(blind, dense))
+    try:
+        capped = _drive(run, make_strategy(dense), limits.max_trials)
+    except _Unmeasurable as error:
+        best = closest(budget, run.trials, dense.figures)
+        return finished("unmeasurable", best, f"{error}; once the cause is gone, go on with --resume")
+    accepted = _accepted(budget, run.trials, dense)
+    if accepted is not None:
+        return finished("accepted", accepted, f"trial {accepted.number} meets every limit by measurement")
+    best = closest(budget, run.trials, dense.figures)
+    result = finished("infeasible", best, "")
+    message = _infeasible_message(result.check, result.reachable)
+    if capped:
+        message += f" The search stopped at max_trials = {limits.max_trials}; a higher one may find more."
+    return finished("infeasible", best, message)
+
+
+def _drive(run: _Search, strategy: Strategy, max_trials: int) -> bool:
+    """Ask and tell until the strategy is done (False) or the trials are used up (True)."""
+    on_device = 1
+    while proposals := strategy.ask():
+        for proposal in proposals:
+            if proposal.stage is not Stage.SCREEN:
+                if on_device >= max_trials:
+                    return True
+                on_device += 1
+            strategy.tell(run.trial(proposal.candidate, proposal.stage))
+    return False
+
+
+def _accepted(budget: Budget, trials: list[Trial], dense: Trial) -> Trial | None:
+    """The most accurate FINAL trial that meets every limit; the first of equals."""
+    met = [
+        trial
+        for trial in trials
+        if trial.stage is Stage.FINAL
+        and trial.outcome == Outcome.OK.value
+        and budget.check(trial.figures, dense.figures).state is State.MET
+    ]
+    return max(met, key=lambda trial: (_accuracy(trial), -trial.number), default=None)
+
+
+def _accuracy(trial: Trial) -> float:
+    figure = trial.figures.get("accuracy")
+    return figure.value if figure is not None and figure.value is not None else float("-inf")
+
+
+def _blind_limits(budget: Budget, dense: Trial) -> tuple[LimitCheck, ...]:
+    """Limits whose figure cannot be had at all; of a dense model that does not fit, only those relative to it."""
+    missing = unreadable(budget.check(dense.figures, dense.figures))
+    if dense.outcome == Outcome.OOM.value:
+        return tuple(entry for entry in missing if entry.bound is None)
+    return missing
+
+
+def _blind_message(blind: tuple[LimitCheck, ...], dense: Trial) -> str:
+    if dense.outcome == Outcome.OOM.value:
+        names = ", ".join(f"{entry.limit.metric} ({entry.limit.text})" for entry in blind)
+        return f"the dense model does not fit the device's memory, so limits relative to it mean nothing: {names}"
+    reasons = "; ".join(f"{entry.limit.metric}: {entry.reason}" for entry in blind)
+    return f"limits that cannot be measured here and so never be met: {reasons}"
+
+
+def _infeasible_message(check: BudgetCheck | None, reached: Mapping[str, tuple[float, int]]) -> str:
+    parts = []
+    for entry in check.limits if check is not None else ():
+        if entry.state is State.MET:
+            continue
+        name, bound = entry.limit.figure, entry.bound
+        limit = entry.limit.text if bound is None else f"{entry.limit.text} ({format_figure(name, bound)})"
+        if name in reached:
+            value, number = reached[name]
+            best = "the highest" if entry.limit.is_accuracy else "the smallest"
+            shown = format_figure(name, value)
+            parts.append(f"{entry.limit.metric} {limit}: {best} reached is {shown} (trial {number})")
+        else:
+            parts.append(f"{entry.limit.metric} {limit}: {entry.reason or 'not measured'}")
+    return "No candidate meets the budget. " + "; ".join(parts) + "."
+
+
+def _line(trial: Trial) -> str:
+    names = ("accuracy", "latency.p50", "peak_memory", "size")
+    shown = [
+        f"{name.removeprefix('latency.')} {format_figure(name, figure.value)}"
+        for name in names
+        if (figure := trial.figures.get(name)) is not None and figure.value is not None
+    ]
+    if trial.outcome != Outcome.OK.value:
+        shown.append(f"{trial.outcome}: {trial.message}")
+    title = "dense" if trial.number == 0 else trial.stage.value
+    return f"trial {trial.number} ({title}): {', '.join(shown)}"
+
+
+def _with_hint(error: EdgepruneError) -> str:
+    return error.message if error.hint is None else f"{error.message} ({error.hint})"
