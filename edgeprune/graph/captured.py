@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import torch
     from torch.fx import GraphModule
 
+    from edgeprune.importance.base import ImportanceContext
+
 __all__ = ["Captured", "Pruned"]
 
 
@@ -74,17 +76,26 @@ class Captured:
         self._keep(candidate)
         return candidate
 
-    def uniform(self, ratio: float, importance: str = "l2", *, round_to: int = 1, seed: int = 0) -> Candidate:
+    def uniform(
+        self,
+        ratio: float,
+        importance: str = "l2",
+        *,
+        round_to: int = 1,
+        seed: int = 0,
+        context: ImportanceContext | None = None,
+    ) -> Candidate:
         """Remove the share `ratio` (0 to 1) of the units of every group, the least important ones first.
 
         The kept widths are rounded to multiples of `round_to`, and at least one unit (or `round_to`) stays.
+        `context` gives the data and loss that an importance with gradients needs; `seed` is for the others.
         """
         from edgeprune.importance.base import ImportanceContext  # noqa: PLC0415  named by string, like a plug-in
 
         if not 0 <= ratio < 1:
             raise UsageError(f"the pruning ratio {ratio} is not between 0 and 1", hint="0.5 removes half of the units")
         measure = registry.resolve("importances", importance)()
-        scores = measure.score(self.module, self.groups, ImportanceContext(seed=seed))
+        scores = measure.score(self.module, self.groups, context or ImportanceContext(seed=seed))
         kept: dict[str, tuple[int, ...]] = {}
         for group in self.groups:
             width = round(group.units * (1 - ratio) / round_to) * round_to
