@@ -27,7 +27,8 @@ class Taylor:
     arXiv:1906.10771, "Taylor-FO": the sum runs over a unit's elements of one member, its magnitude is averaged over
     the batches, then over the members, and divided by the mean over the group. The members are the group's
     normalisations (weight and bias, as the paper advises), or else the weights that produce the unit (`producers`).
-    The module runs in eval mode. Raises TaskError where the task has no `train_batches` and `loss`.
+    The module runs in eval mode. With another number of threads the scores agree to float32 round-off only.
+    Raises TaskError where the task has no `train_batches` and `loss`.
     """
 
     needs_gradients = True
@@ -38,6 +39,8 @@ class Taylor:
                 "importance 'taylor' needs gradients, and the task gives no loss or no batches",
                 hint="give the task train_batches() and loss(model, batch), or choose l1, l2 or bn_scale",
             )
+        if not groups:
+            return {}
         weights = tensors(module)
         gates = {group.name: _gates(module, group, weights) for group in groups}
         names = sorted({m.parameter for gate in gates.values() for members in gate for m in members})

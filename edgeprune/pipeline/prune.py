@@ -1,0 +1,150 @@
+"""Prune by ratio, without a device: capture -> scores -> surgery -> verification -> files. What `edgeprune prune` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.errors import UsageError
+from edgeprune.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from edgeprune.graph.captured import Captured
+    from edgeprune.pipeline.task import CheckedTask
+
+__all__ = ["SCHEMA", "prune", "prune_file", "prune_task"]
+
+SCHEMA = "edgeprune.prune/1"
+
+
+def prune_file(
+    source: str | Path,
+    output: str | Path,
+    *,
+    ratio: float,
+    importance: str = "l2",
+    round_to: int = 1,
+    seed: int = 0,
+    export_to: str | Path | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Prune a saved `.pt2`; the report of `prune`."""
+    from edgeprune.graph.storage import load
+
+    return prune(
+        load(source),
+        output,
+        ratio=ratio,
+        importance=importance,
+        round_to=round_to,
+        seed=seed,
+        export_to=export_to,
+        progress=progress,
+    )
+
+
+def prune_task(
+    task: CheckedTask,
+    output: str | Path,
+    *,
+    ratio: float,
+    importance: str = "l2",
+    round_to: int = 1,
+    seed: int = 0,
+    export_to: str | Path | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Prune the model of a task, whose training data serve importances that need gradients; the report of `prune`."""
+    from edgeprune.graph.capture import capture
+
+    with progress.step("capture"):
+        captured = capture(task.model(), task.example_inputs())
+    return prune(
+        captured,
+        output,
+        ratio=ratio,
+        importance=importance,
+        round_to=round_to,
+        seed=seed,
+        export_to=export_to,
+        task=task,
+        progress=progress,
+    )
+
+
+def prune(
+    captured: Captured,
+    output: str | Path,
+    *,
+    ratio: float,
+    importance: str = "l2",
+    round_to: int = 1,
+    seed: int = 0,
+    export_to: str | Path | None = None,
+    task: CheckedTask | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Remove the share `ratio` of the units of every group, verify, write the `.pt2` and, if asked, the artifact.
+
+    Returns a plain mapping: candidate, groups with units before and after, params, macs, peak activation bytes before
+    and after, the verification's relative error, and the paths. Raises UsageError, VerificationError, ParityError.
+    """
+    from edgeprune.importance.base import ImportanceContext
+    from edgeprune.pipeline.export import export
+
+    output = Path(output)
+    _check_paths(output, export_to, round_to)
+    trainable = task is not None and task.trainable
+    context = ImportanceContext(
+        seed=seed,
+        batches=task.train_batches if task is not None and trainable else None,
+        loss=task.loss if task is not None and trainable else None,
+        progress=progress,
+    )
+    with progress.step("prune and verify"):
+        candidate = captured.uniform(ratio, importance, round_to=round_to, seed=seed, context=context)
+        pruned = captured.prune(candidate)
+    pruned.save(output)
+    artifact = None
+    if export_to is not None:
+        with progress.step(f"export {Path(export_to).name}"):
+            artifact = export(pruned, export_to, format=Path(export_to).suffix[1:])
+    before, after = captured.cost(), pruned.cost()
+    return {
+        "schema": SCHEMA,
+        "ratio": ratio,
+        "importance": importance,
+        "round_to": round_to,
+        "seed": seed,
+        "candidate": candidate.id,
+        "groups": [
+            {"name": g.name, "units": g.units, "kept": len(candidate.kept.get(g.name, range(g.units)))}
+            for g in captured.groups
+        ],
+        "frozen": [{"name": g.name, "units": g.units, "reason": g.frozen} for g in captured.frozen],
+        "params": {"before": before.params, "after": after.params},
+        "macs": {"before": before.macs, "after": after.macs},
+        "peak_activation_bytes": {"before": before.peak_activation_bytes, "after": after.peak_activation_bytes},
+        "verification_error": None if pruned.verification is None else pruned.verification.relative_error,
+        "output": str(output),
+        "artifact": None if artifact is None else str(artifact.path),
+        "parity_error": None if artifact is None else artifact.provenance["parity_error"],
+    }
+
+
+def _check_paths(output: Path, export_to: str | Path | None, round_to: int) -> None:
+    """What can be refused at once is refused before the work."""
+    from edgeprune import registry
+
+    if output.suffix != ".pt2":
+        raise UsageError(f"{output.name}: the pruned model is written as a .pt2 file", hint=f"{output.stem}.pt2")
+    if export_to is not None:
+        suffix = Path(export_to).suffix
+        formats = registry.names("exporters")
+        if suffix[1:] not in formats:
+            raise UsageError(
+                f"{Path(export_to).name}: no exporter writes {suffix or 'files without a suffix'}",
+                hint=f"endings: {', '.join('.' + name for name in formats)}",
+            )
+    if round_to < 1:
+        raise UsageError(f"widths cannot be rounded to multiples of {round_to}", hint="1 does not round")
