@@ -21,8 +21,8 @@ _EXIT_CODES: dict[Status, int] = {"accepted": 0, "infeasible": 4, "unmeasurable"
 class Result:
     """`best` is the accepted trial, or the closest where nothing was accepted (None where nothing was measured).
 
-    `reachable` holds, per figure of a violated limit, the smallest value that any measured trial reached
-    (for accuracy the highest), with that trial's number.
+    `reachable` holds, per figure of a limit that was not met, the smallest value that any measured trial reached
+    (for accuracy the highest of those within the device's limits), with that trial's number.
     """
 
     status: Status

@@ -76,19 +76,18 @@ def reachable(
 ) -> dict[str, tuple[float, int]]:
     """Per figure of a limit that `check` does not show as met: the smallest value of a measured trial, and its number.
 
-    For accuracy it is the highest among the trials within the device's limits (fine-tuned ones where there are any).
+    For accuracy it is the highest among the trials within the device's limits, fine-tuned ones where there are any;
+    where none is within them, accuracy is left out: the dense model's own would mean nothing.
     """
     measured = [trial for trial in trials if trial.stage is not Stage.SCREEN]
     within = [trial for trial in measured if device_state(budget, trial, dense) is State.MET]
-    tuned_within = [trial for trial in within if trial.stage is Stage.FINAL]
+    tuned = [trial for trial in within if trial.stage is Stage.FINAL]
     best: dict[str, tuple[float, int]] = {}
     for entry in check.limits:
-        if entry.state is State.MET:
-            continue
-        name = entry.limit.figure
-        pool = (tuned_within or within or measured) if entry.limit.is_accuracy else measured
+        name, accuracy = entry.limit.figure, entry.limit.is_accuracy
+        pool = (tuned or within) if accuracy else measured
         values = [(f.value, t.number) for t in pool if (f := t.figures.get(name)) and f.value is not None]
-        if values:
-            sign = -1 if entry.limit.is_accuracy else 1
+        if values and entry.state is not State.MET:
+            sign = -1 if accuracy else 1
             best[name] = min(values, key=lambda pair, sign=sign: (sign * pair[0], pair[1]))  # type: ignore[misc]
     return best

@@ -215,17 +215,14 @@ def _blind_message(blind: tuple[LimitCheck, ...], dense: Trial) -> str:
 def _infeasible_message(check: BudgetCheck | None, reached: Mapping[str, tuple[float, int]]) -> str:
     parts = []
     for entry in check.limits if check is not None else ():
-        if entry.state is State.MET:
-            continue
         name, bound = entry.limit.figure, entry.bound
         limit = entry.limit.text if bound is None else f"{entry.limit.text} ({format_figure(name, bound)})"
-        if name in reached:
+        if entry.state is not State.MET and name in reached:
             value, number = reached[name]
-            best = "the highest" if entry.limit.is_accuracy else "the smallest"
-            shown = format_figure(name, value)
-            parts.append(f"{entry.limit.metric} {limit}: {best} reached is {shown} (trial {number})")
-        else:
-            parts.append(f"{entry.limit.metric} {limit}: {entry.reason or 'not measured'}")
+            best = "the highest within the device's limits" if entry.limit.is_accuracy else "the smallest reached"
+            parts.append(f"{entry.limit.metric} {limit}: {best} is {format_figure(name, value)} (trial {number})")
+        elif entry.reason:
+            parts.append(f"{entry.limit.metric} {limit}: {entry.reason}")
     return "No candidate meets the budget. " + "; ".join(parts) + "."
 
 

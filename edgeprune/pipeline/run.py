@@ -1,0 +1,216 @@
+"""A run: from a project and its task to a measured result, as a list of steps.
+
+    <run folder>/
+      journal.jsonl      every finished trial, in order
+      importance.json    the importance of every unit, computed once
+      trials/0007/       candidate.json, model.onnx and its manifest, measurement.json
+      best/              the accepted trial's files
+      result.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprune import atomic, registry
+from edgeprune.errors import StorageError, UsageError
+from edgeprune.pipeline import baseline
+from edgeprune.pipeline.space import importance_scores, search_space
+from edgeprune.pipeline.trials import Trials, trial_folder
+from edgeprune.progress import SILENT, Progress
+from edgeprune.records import codec
+from edgeprune.records.budget import Budget
+from edgeprune.records.profile import DeviceProfile, load_profile
+from edgeprune.records.project import Project
+from edgeprune.records.result import Result
+from edgeprune.search.base import Strategy, StrategyFactory
+from edgeprune.search.journal import Journal
+from edgeprune.search.loop import SearchLimits, search
+
+if TYPE_CHECKING:
+    from edgeprune.measure.session import Session
+    from edgeprune.pipeline.task import CheckedTask
+    from edgeprune.records.trial import Trial
+
+__all__ = ["new_run_dir", "run"]
+
+BEST = "best"
+RESULT = "result.json"
+
+
+def run(
+    project: Project,
+    *,
+    task: CheckedTask,
+    run_dir: Path,
+    resume: bool = False,
+    progress: Progress = SILENT,
+) -> Result:
+    """Prune the task's model until a measurement on the project's device shows that the budget is met.
+
+    Writes the folder described above; a run that was stopped goes on with `resume`. Infeasible and unmeasurable are
+    results. Raises UsageError and its kinds, CannotMeasureError and its kinds, ParityError, VerificationError.
+    """
+    from edgeprune.graph.capture import capture
+
+    profile = load_profile(project.device.profile)
+    budget = effective_budget(project, profile)
+    strategy: StrategyFactory = registry.resolve("strategies", project.search.strategy)
+    model = task.model().eval()
+    example_inputs = task.example_inputs()
+    inputs = run_inputs(project, budget, task_parts=_parts(task), model_sha256=baseline.fingerprint(model))
+    with Journal.open(run_dir, inputs, resume=resume) as journal, _session(project, profile, progress) as session:
+        with progress.step("capturing the model"):
+            captured = capture(model, example_inputs)
+        baseline.check_capture(model, captured)
+        if not captured.groups:
+            raise UsageError(
+                "nothing in this model can be pruned: " + (captured.frozen[0].frozen or "" if captured.frozen else ""),
+                hint="`edgeprune prune --groups` shows why each group is frozen",
+            )
+        scores = importance_scores(
+            captured,
+            task,
+            run_dir / "importance.json",
+            name=project.search.importance,
+            seed=project.search.seed,
+            progress=progress,
+        )
+        space = search_space(
+            captured,
+            scores,
+            round_to=project.search.round_to or profile.alignment,
+            min_width=project.search.min_width,
+        )
+        evaluate = Trials(
+            captured,
+            task,
+            session,
+            run_dir,
+            project.recovery,
+            format=project.export.format,
+            seed=project.search.seed,
+            progress=progress,
+        )
+
+        def make_strategy(dense: Trial) -> Strategy:
+            for warning in baseline.warnings(task, model, dense, budget):
+                progress.say(f"warning: {warning}")
+            return strategy(space, budget, dense, seed=project.search.seed)
+
+        result = search(
+            make_strategy,
+            evaluate,
+            journal,
+            budget,
+            limits=SearchLimits(max_trials=project.search.max_trials),
+            strategy=project.search.strategy,
+            seed=project.search.seed,
+            provenance={"inputs": inputs, "machine": dict(session.machine), "groups": len(captured.groups)},
+            progress=progress,
+        )
+        return _finish(result, run_dir)
+
+
+def new_run_dir(runs: Path) -> Path:
+    """A folder for a new run below `runs`, named by the time (UTC); it is created."""
+    name = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
+    for attempt in range(1000):
+        folder = runs / (name if attempt == 0 else f"{name}-{attempt}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise StorageError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+        return folder
+    raise StorageError(f"cannot make a new folder in {runs}", hint="name one with --run-dir")
+
+
+def effective_budget(project: Project, profile: DeviceProfile) -> Budget:
+    """The project's limits, over the profile's default ones; raises UsageError where there are none."""
+    budget = profile.budget.override(project.budget)
+    if not any(not limit.is_accuracy for limit in budget.limits):
+        raise UsageError(
+            f"{project.path}: the budget limits nothing that the device measures",
+            hint='add a limit on latency, peak_memory, size or energy, like "latency: {p50: 60% of dense}"',
+        )
+    return budget
+
+
+def run_inputs(
+    project: Project, budget: Budget, *, task_parts: Mapping[str, Any], model_sha256: str
+) -> dict[str, Any]:
+    """What a run depends on, as plain data: it must be the same when the run is resumed.
+
+    `max_trials` is left out: a run that used its trials up may be given more.
+    """
+    search_settings = {name: value for name, value in asdict(project.search).items() if name != "max_trials"}
+    return {
+        "task": {"name": project.task, **task_parts},
+        "model": model_sha256,
+        "budget": budget.to_json(),
+        "device": {"profile": project.device.profile, "target": project.device.target},
+        "search": search_settings,
+        "recovery": asdict(project.recovery),
+        "export": asdict(project.export),
+        "versions": {name: version(name) for name in ("edgeprune", "torch", "onnx", "onnxruntime")},
+    }
+
+
+def _parts(task: CheckedTask) -> dict[str, Any]:
+    return {"trainable": task.trainable}
+
+
+@contextmanager
+def _session(project: Project, profile: DeviceProfile, progress: Progress) -> Iterator[Session]:
+    from edgeprune.measure.session import Session
+    from edgeprune.targets.parse import open_target
+
+    device = project.device
+    target = open_target(device.target, identity_file=device.identity_file, known_hosts=device.known_hosts)
+    with Session(target, profile, progress=progress) as session:
+        yield session
+
+
+def _finish(result: Result, run_dir: Path) -> Result:
+    """Write best/ (where a trial was accepted) and result.json."""
+    files: dict[str, str] = {}
+    best = run_dir / BEST
+    try:
+        shutil.rmtree(best, ignore_errors=True)
+        if result.status == "accepted" and result.best is not None and result.best.artifact is not None:
+            part = run_dir / f".{BEST}.part"
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(trial_folder(run_dir, result.best.number), part)
+            _sync(part)
+            part.replace(best)
+            files["artifact"] = f"{BEST}/{Path(result.best.artifact).name}"
+            if (best / "model.pt2").exists():
+                files["graph"] = f"{BEST}/model.pt2"
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {best}: {error.strerror or error}",
+            hint="free some space, then go on with --resume: no finished trial is lost",
+        ) from error
+    result = replace(result, provenance={**result.provenance, "files": files})
+    atomic.write_text(run_dir / RESULT, json.dumps(codec.to_json(result), indent=2, allow_nan=False) + "\n")
+    return result
+
+
+def _sync(folder: Path) -> None:
+    for path in (*folder.iterdir(), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

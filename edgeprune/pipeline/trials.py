@@ -1,0 +1,171 @@
+"""One trial of a run: surgery and verification, recovery, accuracy, export with parity check, measurement.
+
+    trials/0007/candidate.json · model.onnx · model.onnx.manifest.json · measurement.json · model.pt2 (final trials)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from edgeprune import atomic, registry
+from edgeprune.pipeline.export import export
+from edgeprune.progress import SILENT, Progress
+from edgeprune.records import codec
+from edgeprune.records.artifact import Artifact
+from edgeprune.records.candidate import Candidate
+from edgeprune.records.figures import figures_of
+from edgeprune.records.measurement import Measurement, Outcome
+from edgeprune.records.recovery import FineTuneSettings
+from edgeprune.records.trial import Stage, Trial
+
+if TYPE_CHECKING:
+    from edgeprune.graph.captured import Captured
+    from edgeprune.pipeline.task import CheckedTask
+
+__all__ = ["Measures", "Trials", "trial_folder", "trial_seed"]
+
+_CHECKPOINT = "finetune.safetensors"
+
+
+class Measures(Protocol):
+    """What a trial needs of a measuring session."""
+
+    def measure(self, artifact: Artifact) -> Measurement:
+        """Measure one artifact; failures are outcomes in the record."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """A trial up to the measurement; kept so that a repeated measurement does not train again."""
+
+    key: tuple[str, Stage, int]
+    accuracy: float
+    artifact: Artifact | None
+    details: Mapping[str, Any]
+    seconds: float
+
+
+@dataclass(slots=True)
+class Trials:
+    """Does trials in a run's folder: the `evaluate` of `search`. The dense model is measured as it is."""
+
+    captured: Captured
+    task: CheckedTask
+    session: Measures
+    run_dir: Path
+    recovery: FineTuneSettings
+    format: str = "onnx"
+    seed: int = 0
+    progress: Progress = SILENT
+    _built: _Built | None = field(default=None, init=False)
+
+    def __call__(self, candidate: Candidate, stage: Stage, number: int) -> Trial:
+        """The trial; raises VerificationError, ParityError, TaskError, TargetError, StorageError."""
+        folder = trial_folder(self.run_dir, number)
+        built = self._built
+        if built is None or built.key != (candidate.id, stage, number):
+            built = self._built = self._build(candidate, stage, number, folder)
+        if built.artifact is None:
+            figures = figures_of(None, None, built.accuracy)
+            return Trial(number, stage, candidate, Outcome.OK.value, figures, "", built.seconds, None, built.details)
+        started = time.monotonic()
+        measurement = self.session.measure(built.artifact)
+        _write_json(folder / "measurement.json", codec.to_json(measurement))
+        if measurement.outcome.is_result:
+            (folder / _CHECKPOINT).unlink(missing_ok=True)
+        return Trial(
+            number,
+            stage,
+            candidate,
+            measurement.outcome.value,
+            figures_of(measurement, built.artifact, built.accuracy),
+            message=measurement.message,
+            seconds=built.seconds + time.monotonic() - started,
+            artifact=str(built.artifact.path.relative_to(self.run_dir)),
+            details=built.details,
+        )
+
+    def _build(self, candidate: Candidate, stage: Stage, number: int, folder: Path) -> _Built:
+        started = time.monotonic()
+        _write_json(folder / "candidate.json", candidate.to_json())
+        model: Captured
+        details: dict[str, Any]
+        if candidate.is_dense:
+            model, details = self.captured, {"recovery": "none: the dense model"}
+        else:
+            pruned = self.captured.prune(candidate)
+            model, details = pruned, self._recover(pruned, candidate, stage, folder)
+            if pruned.verification is not None:
+                details["verification_error"] = pruned.verification.relative_error
+            if stage is Stage.FINAL:
+                pruned.save(folder / "model.pt2")
+        cost = model.cost()
+        details.update(params=cost.params, macs=cost.macs, peak_activation_bytes=cost.peak_activation_bytes)
+        accuracy = self._accuracy(model, candidate)
+        artifact = None
+        if stage is not Stage.SCREEN:
+            artifact = export(model, folder / f"model{_suffix(self.format)}", format=self.format)
+            details["parity_error"] = artifact.provenance.get("parity_error")
+        return _Built((candidate.id, stage, number), accuracy, artifact, details, time.monotonic() - started)
+
+    def _recover(self, pruned: Captured, candidate: Candidate, stage: Stage, folder: Path) -> dict[str, Any]:
+        """Get accuracy back as far as the stage goes; what was done."""
+        from edgeprune.recovery.batchnorm import reestimate
+        from edgeprune.recovery.finetune import finetune
+        from edgeprune.training_data import reproducible
+
+        if not self.task.trainable:
+            return {"recovery": "none: the task has no train_batches() and loss()"}
+        seed = trial_seed(self.seed, candidate)
+        if stage is Stage.FINAL and self.recovery.epochs > 0:
+            report = finetune(
+                pruned.module,
+                self.task.train_batches,
+                self.task.loss,
+                settings=self.recovery,
+                teacher=self.captured.module,
+                seed=seed,
+                checkpoint=folder / _CHECKPOINT,
+                progress=self.progress,
+            )
+            return {"recovery": "fine-tuning", "epochs": report.epochs, "final_loss": report.final_loss}
+        with reproducible(seed):
+            batches = reestimate(pruned.module, self.task.train_batches(), self.task.loss, progress=self.progress)
+        if batches == 0:
+            return {"recovery": "none: no batch-norm statistics to re-estimate"}
+        return {"recovery": "batch-norm re-estimation", "batches": batches}
+
+    def _accuracy(self, model: Captured, candidate: Candidate) -> float:
+        from edgeprune.training_data import reproducible
+
+        model.module.eval()
+        with reproducible(trial_seed(self.seed, candidate)):
+            accuracy = self.task.evaluate(model.module)
+        model.module.eval()  # whatever the user's code left behind
+        return accuracy
+
+
+def trial_folder(run_dir: Path, number: int) -> Path:
+    """Where a trial's files are."""
+    return run_dir / "trials" / f"{number:04d}"
+
+
+def trial_seed(seed: int, candidate: Candidate) -> int:
+    """A seed for all that is random in a trial: the same for the same candidate, whenever it is tried."""
+    digest = hashlib.sha256(f"{seed}/{candidate.id}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def _suffix(name: str) -> str:
+    suffix: str = registry.resolve("exporters", name)().suffix
+    return suffix
+
+
+def _write_json(path: Path, data: Any) -> None:
+    atomic.write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")

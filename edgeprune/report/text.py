@@ -1,0 +1,140 @@
+"""A run's result as plain text: dense and pruned side by side, the budget's limits, and what was reachable.
+
+    figure           dense                            pruned                            change
+    accuracy         97.30 %                          96.40 %                           -0.90 pp
+    latency p50      0.520 ms (<= 0.527 ms) measured  0.290 ms (<= 0.295 ms) measured   0.558 x
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from edgeprune.records import codec
+from edgeprune.records.budget import BudgetCheck, LimitCheck, State
+from edgeprune.records.figures import Figure, format_figure
+from edgeprune.records.result import Result
+from edgeprune.records.trial import Trial
+
+__all__ = ["render"]
+
+_ALWAYS = ("accuracy", "latency.p50", "latency.p95", "peak_memory", "size", "energy")
+_TITLES = {
+    "accepted": "ACCEPTED: every limit of the budget is met by measurement",
+    "infeasible": "INFEASIBLE",
+    "unmeasurable": "NOT MEASURED: the budget could not be checked",
+}
+
+
+def render(result: Mapping[str, object], *, run_dir: Path | None = None) -> str:
+    """The text of a result as `result.json` holds it; paths are shown below `run_dir`. Raises StorageError."""
+    record = codec.from_json(result)
+    if not isinstance(record, Result):
+        raise TypeError("not a result")
+    sections = [
+        [_TITLES[record.status], *([] if record.status == "accepted" else [record.message])],
+        _figures(record),
+        _limits(record.check),
+        _reachable(record),
+        _run(record, run_dir),
+    ]
+    return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
+
+
+def _figures(result: Result) -> list[str]:
+    best = result.best
+    pruned = best is not None and best.number != result.dense.number
+    if pruned and best is not None:
+        title = "pruned" if result.status == "accepted" else f"closest (trial {best.number})"
+        header = ["figure", "dense", title, "change"]
+    else:
+        header = ["figure", "dense"]
+    rows = [header]
+    limited = [limit.figure for limit in result.budget.limits]
+    for name in dict.fromkeys((*_ALWAYS, *limited)):
+        row = [name.replace("latency.", "latency "), _cell(name, result.dense)]
+        if pruned and best is not None:
+            row += [_cell(name, best), _change(name, result.dense, best)]
+        rows.append(row)
+    for name in ("params", "macs"):
+        dense_cost, best_cost = (trial.details.get(name) if trial else None for trial in (result.dense, best))
+        if isinstance(dense_cost, int):
+            row = [name, f"{dense_cost:,} counted"]
+            if pruned and isinstance(best_cost, int):
+                row += [f"{best_cost:,} counted", f"{best_cost / dense_cost:.3f} x" if dense_cost else ""]
+            rows.append(row)
+    return _table(rows)
+
+
+def _cell(name: str, trial: Trial) -> str:
+    figure = trial.figures.get(name, Figure(None, missing="not measured"))
+    if figure.value is None:
+        return f"missing: {figure.missing or 'not measured'}"
+    text = format_figure(name, figure.value)
+    if figure.upper is not None and figure.upper != figure.value:
+        text += f" (<= {format_figure(name, figure.upper)})"
+    return f"{text} {figure.kind}"
+
+
+def _change(name: str, dense: Trial, best: Trial) -> str:
+    before, after = (trial.figures.get(name) for trial in (dense, best))
+    if before is None or after is None or before.value is None or after.value is None:
+        return ""
+    if name == "accuracy":
+        return f"{(after.value - before.value) * 100:+.2f} pp"
+    return f"{after.value / before.value:.3f} x" if before.value else ""
+
+
+def _limits(check: BudgetCheck | None) -> list[str]:
+    if check is None:
+        return []
+    binding = check.binding
+    rows = [["limit", "bound", "value", "headroom", ""]]
+    rows.extend(_limit(entry, entry is binding) for entry in check.limits)
+    return _table(rows)
+
+
+def _limit(entry: LimitCheck, binding: bool) -> list[str]:
+    name = entry.limit.figure
+    relation = ">=" if entry.limit.is_accuracy else "<="
+    bound = "?" if entry.bound is None else f"{relation} {format_figure(name, entry.bound)}"
+    worst = entry.value if entry.upper is None else entry.upper
+    if entry.headroom is None:
+        headroom = ""
+    else:
+        headroom = f"{entry.headroom * 100:+.2f} pp" if entry.limit.is_accuracy else f"{entry.headroom:+.1%}"
+    state = entry.state.value.upper() if entry.state is not State.MET else entry.state.value
+    notes = [note for note in (entry.reason, "the binding limit" if binding else "") if note]
+    return [
+        f"{entry.limit.metric} {entry.limit.text}",
+        bound,
+        "" if worst is None else format_figure(name, worst),
+        headroom,
+        state + (f" ({'; '.join(notes)})" if notes else ""),
+    ]
+
+
+def _reachable(result: Result) -> list[str]:
+    lines = []
+    for name, (value, number) in result.reachable.items():
+        which = "the highest within the device's limits" if name == "accuracy" else "the smallest measured"
+        lines.append(f"reachable: {name} {format_figure(name, value)} ({which}, trial {number})")
+    return lines
+
+
+def _run(result: Result, run_dir: Path | None) -> list[str]:
+    seconds = f"{result.seconds:.0f} s"
+    lines = [f"trials: {result.trials} ({result.strategy or 'search'}, seed {result.seed}, {seconds} of work)"]
+    if result.best is not None and result.status == "accepted":
+        lines.append(f"accepted: trial {result.best.number}, candidate {result.best.candidate.id}")
+    files = result.provenance.get("files")
+    paths = {**(files if isinstance(files, Mapping) else {}), "result": "result.json"}
+    lines.extend(f"{kind}: {path if run_dir is None else run_dir / str(path)}" for kind, path in paths.items())
+    return lines
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns as wide as their widest cell, but for the last one of a row."""
+    columns = max(len(row) for row in rows)
+    spread = [max((len(row[i]) for row in rows if i < len(row) - 1), default=0) for i in range(columns)]
+    return ["  ".join(cell.ljust(spread[i]) for i, cell in enumerate(row)).rstrip() for row in rows]

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgeprune.errors import StorageError
+from edgeprune.records import codec
+from edgeprune.records.budget import Budget
+from edgeprune.records.candidate import Candidate
+from edgeprune.records.figures import Figure
+from edgeprune.records.result import Result
+from edgeprune.records.trial import Stage, Trial
+from edgeprune.report.text import render
+
+BUDGET = Budget.parse({"latency": {"p50": "60% of dense"}, "size": "500kB", "accuracy": {"max_drop": "2pp"}})
+DENSE = Trial(
+    0,
+    Stage.MEASURE,
+    Candidate(),
+    "OK",
+    {
+        "accuracy": Figure(0.973, 0.973),
+        "latency.p50": Figure(0.5, 0.51),
+        "latency.p95": Figure(None, missing="needs 130 runs, there were 80"),
+        "peak_memory": Figure(3_000_000.0, 3_100_000.0),
+        "size": Figure(1_000_000.0, 1_000_000.0),
+        "energy": Figure(None, missing="no power sensor"),
+    },
+    details={"params": 250_000, "macs": 4_000_000},
+)
+PRUNED = Trial(
+    7,
+    Stage.FINAL,
+    Candidate({"conv1": (0, 1)}),
+    "OK",
+    {
+        **DENSE.figures,
+        "accuracy": Figure(0.9655, 0.9655),
+        "latency.p50": Figure(0.25, 0.27),
+        "size": Figure(250_000.0, 250_000.0),
+    },
+    details={"params": 62_500, "macs": 1_000_000},
+)
+
+
+def result(trial: Trial | None, status: str = "accepted", **changes: object) -> dict[str, object]:
+    record = Result(
+        status=status,  # type: ignore[arg-type]
+        budget=BUDGET,
+        dense=DENSE,
+        best=trial,
+        check=None if trial is None else BUDGET.check(trial.figures, DENSE.figures),
+        trials=9,
+        seed=3,
+        strategy="uniform",
+        seconds=61.6,
+        provenance={"files": {"artifact": "best/model.onnx"}} if status == "accepted" else {"files": {}},
+    )
+    return codec.to_json(replace(record, **changes))  # type: ignore[arg-type]
+
+
+def line(text: str, start: str) -> list[str]:
+    """The cells of the one line that starts so."""
+    (found,) = [line for line in text.splitlines() if line.startswith(start)]
+    return [cell.strip() for cell in found.split("  ") if cell.strip()]
+
+
+def test_dense_and_pruned_stand_side_by_side() -> None:
+    text = render(result(PRUNED))
+    assert line(text, "figure") == ["figure", "dense", "pruned", "change"]
+    assert line(text, "accuracy ") == ["accuracy", "97.30 % measured", "96.55 % measured", "-0.75 pp"]
+    assert line(text, "latency p50") == [
+        "latency p50",
+        "0.500 ms (<= 0.510 ms) measured",
+        "0.250 ms (<= 0.270 ms) measured",
+        "0.500 x",
+    ]
+    assert line(text, "size  ") == ["size", "1.00 MB measured", "250.00 kB measured", "0.250 x"]
+    assert line(text, "macs") == ["macs", "4,000,000 counted", "1,000,000 counted", "0.250 x"]
+
+
+def test_what_is_missing_says_why() -> None:
+    text = render(result(PRUNED))
+    assert "missing: no power sensor" in line(text, "energy")
+    assert "missing: needs 130 runs, there were 80" in line(text, "latency p95")
+
+
+def test_an_estimate_is_called_one() -> None:
+    estimated = replace(PRUNED, figures={**PRUNED.figures, "energy": Figure(12.0, kind="estimated")})
+    assert line(render(result(estimated)), "energy")[2] == "12 mJ estimated"
+
+
+def test_limits_have_headroom_and_the_binding_one_is_named() -> None:
+    text = render(result(PRUNED))
+    assert line(text, "latency.p50") == ["latency.p50 60% of dense", "<= 0.300 ms", "0.270 ms", "+10.0%", "met"]
+    assert line(text, "size 500kB") == ["size 500kB", "<= 500.00 kB", "250.00 kB", "+50.0%", "met"]
+    assert line(text, "accuracy.max_drop") == [
+        "accuracy.max_drop 2pp",
+        ">= 95.30 %",
+        "96.55 %",
+        "+1.25 pp",
+        "met (the binding limit)",
+    ]
+
+
+def test_the_end_says_trials_and_paths(tmp_path: Path) -> None:
+    text = render(result(PRUNED), run_dir=tmp_path)
+    assert text.startswith("ACCEPTED")
+    assert "trials: 9 (uniform, seed 3, 62 s of work)" in text
+    assert f"accepted: trial 7, candidate {PRUNED.candidate.id}" in text
+    assert f"artifact: {tmp_path}/best/model.onnx" in text
+    assert f"result: {tmp_path}/result.json" in text
+    assert "artifact: best/model.onnx" in render(result(PRUNED))
+
+
+def test_infeasible_says_what_was_reachable() -> None:
+    slow = replace(PRUNED, figures={**PRUNED.figures, "latency.p50": Figure(0.4, 0.41)})
+    text = render(
+        result(slow, "infeasible", message="No candidate meets the budget.", reachable={"latency.p50": (0.4, 7)})
+    )
+    assert text.startswith("INFEASIBLE\nNo candidate meets the budget.")
+    assert line(text, "figure")[2] == "closest (trial 7)"
+    assert line(text, "latency.p50")[-1] == "VIOLATED (the binding limit)"
+    assert line(text, "latency.p50")[-2] == "-36.7%"
+    assert "reachable: latency.p50 0.400 ms (the smallest measured, trial 7)" in text
+    assert "accepted:" not in text
+    assert "artifact:" not in text
+
+
+def test_an_inconclusive_limit_is_unknown_with_its_reason() -> None:
+    noisy = replace(PRUNED, figures={**PRUNED.figures, "latency.p50": Figure(0.29, 0.31)})
+    state = line(render(result(noisy, "infeasible")), "latency.p50")[-1]
+    assert state == "UNKNOWN (inconclusive: the upper confidence bound exceeds the limit; the binding limit)"
+
+
+def test_without_a_pruned_trial_there_is_one_column() -> None:
+    text = render(result(DENSE, "unmeasurable", message="trial 1 could not be measured: LOST"))
+    assert text.startswith("NOT MEASURED: the budget could not be checked\ntrial 1 could not be measured: LOST")
+    assert line(text, "figure") == ["figure", "dense"]
+    assert line(text, "size  ") == ["size", "1.00 MB measured"]
+
+
+def test_a_result_without_a_check_has_no_limits() -> None:
+    text = render(result(None, "unmeasurable"))
+    assert "headroom" not in text
+    assert line(text, "accuracy") == ["accuracy", "97.30 % measured"]
+
+
+def test_a_figure_without_a_counterpart_has_no_change() -> None:
+    bare = replace(PRUNED, figures={"accuracy": Figure(0.9)})
+    assert line(render(result(bare)), "peak_memory")[-1] == "missing: not measured"
+
+
+def test_what_is_no_result_is_refused() -> None:
+    with pytest.raises(TypeError, match="not a result"):
+        render(codec.to_json(DENSE))
+    with pytest.raises(StorageError, match="unknown schema"):
+        render({})
