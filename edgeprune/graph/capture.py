@@ -13,7 +13,8 @@ from torch.fx import GraphModule
 
 from edgeprune.errors import CaptureError
 from edgeprune.graph.captured import Captured
-from edgeprune.graph.coupling import Granularity, operator_name
+from edgeprune.graph.coupling import Granularity
+from edgeprune.graph.operators import operator_name
 from edgeprune.graph.training import add_mode_switch
 
 __all__ = ["capture", "from_program"]
@@ -93,16 +94,23 @@ def _export(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[E
     batched = [bool(x.dim()) and x.shape[0] == batch for x in inputs]
     if batch:
         # A batch of one would be taken for a constant.
-        two = tuple(torch.cat([x, x]) if is_batched and batch == 1 else x for x, is_batched in zip(inputs, batched, strict=True))
+        two = tuple(
+            torch.cat([x, x]) if is_batched and batch == 1 else x for x, is_batched in zip(inputs, batched, strict=True)
+        )
         shapes = tuple({0: Dim.AUTO} if is_batched else None for is_batched in batched)
         try:
             program = torch.export.export(model, two, dynamic_shapes=_for_signature(model, shapes), strict=False)
-        except Exception as error:  # noqa: BLE001  whatever the model's code raises on a batch of two
+        except Exception as error:
             _LOG.info("capture with a dynamic batch failed: %s", error)
         else:
-            symbols = [node.meta["val"].shape[0] for node in program.graph.nodes
-                       if node.op == "placeholder" and node.name in program.graph_signature.user_inputs]
-            if all(isinstance(size, torch.SymInt) for size, is_batched in zip(symbols, batched, strict=False) if is_batched):
+            symbols = [
+                node.meta["val"].shape[0]
+                for node in program.graph.nodes
+                if node.op == "placeholder" and node.name in program.graph_signature.user_inputs
+            ]
+            if all(
+                isinstance(size, torch.SymInt) for size, is_batched in zip(symbols, batched, strict=False) if is_batched
+            ):
                 return program, True
     try:
         return torch.export.export(model, inputs, strict=False), False
@@ -117,7 +125,7 @@ def _export(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[E
 
 def _for_signature(model: torch.nn.Module, shapes: tuple[Any, ...]) -> Any:
     """A forward with *args takes its shapes as one nested tuple."""
-    import inspect  # noqa: PLC0415
+    import inspect
 
     kinds = [p.kind for p in inspect.signature(model.forward).parameters.values()]
     return (shapes,) if kinds and kinds[0] is inspect.Parameter.VAR_POSITIONAL else shapes

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
     from edgeprune.importance.base import ImportanceContext
 
-__all__ = ["Captured", "Pruned"]
+__all__ = ["Captured", "Prunable", "Pruned"]
 
 
-class Captured:
-    """A model as an exported ATen program with its parameters.
+class Prunable:
+    """An exported ATen program with its parameters: what a captured and a pruned model have in common.
 
     `module` trains, evaluates (`.train()`, `.eval()`) and exports like any module; `example_inputs` are the
     inputs that it was captured with; `batch_dynamic` tells whether their first dimension may change.
@@ -70,12 +70,6 @@ class Captured:
         """Parameters, multiply-accumulates and peak activation memory at batch 1 (estimates)."""
         return cost_of(self.module)
 
-    def candidate(self, kept: Mapping[str, Sequence[int]]) -> Candidate:
-        """A candidate from the kept units per group; groups that are not named keep all. Raises UsageError."""
-        candidate = Candidate({name: tuple(sorted({int(u) for u in units})) for name, units in kept.items()})
-        self._keep(candidate)
-        return candidate
-
     def uniform(
         self,
         ratio: float,
@@ -90,7 +84,7 @@ class Captured:
         The kept widths are rounded to multiples of `round_to`, and at least one unit (or `round_to`) stays.
         `context` gives the data and loss that an importance with gradients needs; `seed` is for the others.
         """
-        from edgeprune.importance.base import ImportanceContext  # noqa: PLC0415  named by string, like a plug-in
+        from edgeprune.importance.base import ImportanceContext
 
         if not 0 <= ratio < 1:
             raise UsageError(f"the pruning ratio {ratio} is not between 0 and 1", hint="0.5 removes half of the units")
@@ -122,7 +116,9 @@ class Captured:
     def _keep(self, candidate: Candidate) -> NDArray[np.bool_]:
         """Per atom, whether it stays."""
         if candidate.dropped_blocks or candidate.sparsity:
-            raise UsageError("this candidate drops blocks or single weights", hint="only channel groups can be pruned yet")
+            raise UsageError(
+                "this candidate drops blocks or single weights", hint="only channel groups can be pruned yet"
+            )
         groups = {group.name: group for group in self.groups}
         removed = np.zeros(int(self._coupling.component.max()) + 1, np.bool_)
         for name, units in candidate.kept.items():
@@ -130,9 +126,7 @@ class Captured:
             if group is None:
                 raise UsageError(f"no prunable channel group is named {name!r}", hint=f"groups: {', '.join(groups)}")
             if not units or units[0] < 0 or units[-1] >= group.units:
-                raise UsageError(
-                    f"group {name!r}: the kept units must be a non-empty choice of 0 to {group.units - 1}"
-                )
+                raise UsageError(f"group {name!r}: the kept units must be a non-empty choice of 0 to {group.units - 1}")
             gone = np.setdiff1d(np.arange(group.units), np.asarray(units))
             member = group.members[0]
             atoms = self._coupling.parameters[member.parameter].axis(member.dim)
@@ -141,7 +135,17 @@ class Captured:
         return ~removed[self._coupling.component]
 
 
-class Pruned(Captured):
+class Captured(Prunable):
+    """A model as it was captured."""
+
+    def candidate(self, kept: Mapping[str, Sequence[int]]) -> Candidate:
+        """A candidate from the kept units per group; groups that are not named keep all. Raises UsageError."""
+        candidate = Candidate({name: tuple(sorted({int(u) for u in units})) for name, units in kept.items()})
+        self._keep(candidate)
+        return candidate
+
+
+class Pruned(Prunable):
     """A smaller network; it can be trained, exported, saved and pruned further."""
 
     def __init__(
@@ -159,6 +163,6 @@ class Pruned(Captured):
 
     def save(self, path: Path | str) -> None:
         """Write a `.pt2` file that `edgeprune.load` reads without the user's class and without pickle."""
-        from edgeprune.graph.storage import save  # noqa: PLC0415  storage loads through capture, which needs us
+        from edgeprune.graph.storage import save
 
         save(self, Path(path))

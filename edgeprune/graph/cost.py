@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from edgeprune.graph.coupling import operator_name, shape_of
+from edgeprune.graph.operators import operator_name, shape_of
 
 __all__ = ["Cost", "cost_of"]
 
@@ -69,10 +69,11 @@ def _macs(node: Node) -> int:
 
 
 # These return a view of their first argument: no memory of their own.
-_VIEWS = frozenset(
-    """view reshape _unsafe_view flatten unflatten permute transpose t squeeze unsqueeze expand slice select narrow
-    split split_with_sizes chunk unbind detach alias getitem dropout contiguous""".split()
-)
+_VIEWS = frozenset([
+    *("view", "reshape", "_unsafe_view", "flatten", "unflatten", "permute", "transpose", "t", "squeeze", "unsqueeze"),
+    *("expand", "slice", "select", "narrow", "split", "split_with_sizes", "chunk", "unbind", "getitem"),
+    *("detach", "alias", "dropout", "contiguous"),
+])  # fmt: skip
 
 
 def _peak(module: GraphModule) -> int:

@@ -20,8 +20,9 @@ from scipy.sparse.csgraph import connected_components
 from torch.fx import GraphModule, Node
 
 from edgeprune.graph.labels import Atoms, Axis, Labels
+from edgeprune.graph.operators import concrete, is_operator, operator_name, schema_of, shape_of
 
-__all__ = ["Call", "Coupling", "Granularity", "Rule", "couple", "operator_name", "shape_of"]
+__all__ = ["Call", "Coupling", "Granularity", "Mixing", "Rule", "couple"]
 
 Granularity = Literal["outer", "inner"]
 Value = Any  # Labels, a list of Labels, or a plain constant
@@ -124,7 +125,10 @@ class Coupling:
             self._freezes.append((atoms.ravel(), where + why))
 
     def freeze_axes(self, labels: Labels, dims: Sequence[int], why: str) -> Labels:
-        """Freeze what is labelled on the dimensions; the labels that remain (joint axes give up only those dimensions)."""
+        """Freeze what is labelled on the dimensions, and give back the labels that remain.
+
+        Joint axes give up only those dimensions.
+        """
         chosen = {dim % len(labels.shape) for dim in dims} if labels.shape else set()
         for dim in chosen:
             axis = labels.axis(dim)
@@ -144,8 +148,10 @@ class Coupling:
             return labels
         index = tuple(slice(None) if dim in dims else slice(0, 1) for dim in axis.dims)
         self.tie(axis.atoms[index], axis.atoms)
-        left = Axis(tuple(d for d in axis.dims if d in dims), axis.atoms[index].reshape(
-            tuple(axis.atoms.shape[i] for i, d in enumerate(axis.dims) if d in dims)))
+        left = Axis(
+            tuple(d for d in axis.dims if d in dims),
+            axis.atoms[index].reshape(tuple(axis.atoms.shape[i] for i, d in enumerate(axis.dims) if d in dims)),
+        )
         return Labels(labels.shape, tuple(left if a is axis else a for a in labels.axes))
 
     def deciding(self, axis: Axis) -> int:
@@ -225,8 +231,8 @@ class Coupling:
         name = operator_name(node)
         call = Call(node, name, self._bind(node), _shapes(value))
         self.calls[node] = call
-        rule = rules.get(name, rules.get(name.rstrip("_"), barrier)) if isinstance(
-            node.target, torch._ops.OpOverload) else barrier
+        known = rules.get(name, rules.get(name.rstrip("_"), barrier))
+        rule = known if is_operator(node) else barrier
         result = rule(self, call)
         for labels in result if isinstance(result, list) else [result]:
             for axis in labels.axes:
@@ -241,10 +247,10 @@ class Coupling:
                 return [value(item) for item in argument]
             return argument
 
-        if not isinstance(node.target, torch._ops.OpOverload):
+        if not is_operator(node):
             return {f"arg{i}": value(argument) for i, argument in enumerate(node.args)}
         bound: dict[str, Any] = {}
-        for i, formal in enumerate(node.target._schema.arguments):
+        for i, formal in enumerate(schema_of(node).arguments):
             if i < len(node.args):
                 bound[formal.name] = value(node.args[i])
             elif formal.name in node.kwargs:
@@ -296,32 +302,11 @@ class Coupling:
 
 def couple(module: GraphModule, granularity: Granularity = "outer") -> Coupling:
     """Walk a captured graph; nodes carry their (fake) values in `meta["val"]`."""
-    from edgeprune.graph.rules.table import BARRIER, RULES  # noqa: PLC0415  the rules need this module's types
+    from edgeprune.graph.rules.table import BARRIER, RULES
 
     coupling = Coupling(granularity)
     coupling.walk(module, RULES, BARRIER)
     return coupling
-
-
-def operator_name(node: Node | None) -> str:
-    """ "conv2d" of `aten.conv2d.default`; the plain name of anything else."""
-    if node is None:
-        return ""
-    if isinstance(node.target, torch._ops.OpOverload):
-        return node.target._schema.name.partition("::")[2]
-    return str(getattr(node.target, "__name__", node.target))
-
-
-def concrete(value: object) -> Any:
-    """A symbolic size as the integer that it had at capture."""
-    if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
-        return value.node.hint
-    return value
-
-
-def shape_of(value: Any) -> tuple[int, ...]:
-    """The concrete shape of a (fake) tensor."""
-    return tuple(int(concrete(size)) for size in value.shape)
 
 
 def _shapes(value: Any) -> tuple[tuple[int, ...], ...]:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 __all__ = ["ChannelGroup", "Member", "find_groups"]
 
 Role = Literal["producer", "consumer", "affine"]
-_BUFFERS = ("running_mean", "running_var")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,110 +41,99 @@ class ChannelGroup:
     frozen: str | None = None
 
 
+Place = tuple[str, int]  # a parameter and one of its dimensions
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Occurrences:
+    """Every index of every labelled dimension, one row each: its component, its place (a number), its index."""
+
+    component: NDArray[np.int64]
+    place: NDArray[np.int64]
+    index: NDArray[np.int64]
+
+    def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_] | slice) -> _Occurrences:
+        return _Occurrences(self.component[rows], self.place[rows], self.index[rows])
+
+    def runs(self, key: NDArray[np.int64] | NDArray[np.uint64]) -> list[slice]:
+        """The slices of rows over which the (sorted) key stays the same."""
+        if not len(key):
+            return []
+        starts = np.flatnonzero(np.r_[True, key[1:] != key[:-1]])
+        return [slice(int(a), int(b)) for a, b in zip(starts, np.r_[starts[1:], len(key)], strict=True)]
+
+
 def find_groups(coupling: Coupling) -> tuple[tuple[ChannelGroup, ...], tuple[ChannelGroup, ...]]:
     """The prunable and the frozen groups, each in graph order.
 
     Units are the connected components of atoms; those that occupy the same dimensions, each with the same
-    number of indices, form a group. Linear in the number of indices.
+    number of indices, form a group. Linear in the number of indices, but for sorting them.
     """
-    places = [(name, axis) for name, labels in coupling.parameters.items() for axis in labels.axes]
-    if not places:
+    axes = [(name, axis) for name, labels in coupling.parameters.items() for axis in labels.axes]
+    if not axes:
         return (), ()
-    component = np.concatenate([coupling.component[axis.atoms] for _, axis in places])
-    place = np.concatenate([np.full(len(axis.atoms), i) for i, (_, axis) in enumerate(places)])
-    index = np.concatenate([np.arange(len(axis.atoms)) for _, axis in places])
+    places = [(name, axis.dims[0]) for name, axis in axes]
+    rows = _Occurrences(
+        np.concatenate([coupling.component[axis.atoms] for _, axis in axes]),
+        np.concatenate([np.full(len(axis.atoms), i) for i, (_, axis) in enumerate(axes)]),
+        np.concatenate([np.arange(len(axis.atoms)) for _, axis in axes]),
+    )
+    frozen = np.zeros(int(coupling.component.max()) + 1, np.bool_)
+    frozen[list(coupling.reasons)] = True
+    stuck = frozen[rows.component]
+    return _prunable(coupling, places, rows[~stuck]), _stuck(coupling, places, rows[stuck])
 
+
+def _prunable(coupling: Coupling, places: list[Place], rows: _Occurrences) -> tuple[ChannelGroup, ...]:
     # A signature per component: a sum of random 64-bit numbers, one per place and occurrence.
     keys = np.random.default_rng(0).integers(0, 2**63, size=len(places), dtype=np.uint64)
-    signature = np.zeros(len(coupling.component) + 1, np.uint64)
-    np.add.at(signature, component, keys[place])
-
-    frozen = np.zeros(len(signature), np.bool_)
-    frozen[list(coupling.reasons)] = True
-    prunable = _gather(coupling, places, component, place, index, signature, ~frozen[component])
-    stuck = _frozen_groups(coupling, places, component, place, index, frozen)
-    return tuple(prunable), tuple(stuck)
-
-
-def _gather(
-    coupling: Coupling,
-    places: list[tuple[str, object]],
-    component: NDArray[np.int64],
-    place: NDArray[np.int64],
-    index: NDArray[np.int64],
-    signature: NDArray[np.uint64],
-    chosen: NDArray[np.bool_],
-) -> list[ChannelGroup]:
-    component, place, index = component[chosen], place[chosen], index[chosen]
-    group_of = signature[component]
-    order = np.lexsort((index, component, place, group_of))
-    component, place, index, group_of = component[order], place[order], index[order], group_of[order]
-    starts = np.flatnonzero(np.r_[True, group_of[1:] != group_of[:-1]]) if len(group_of) else np.zeros(0, np.int64)
-    found: list[tuple[int, ChannelGroup]] = []
-    names: dict[str, int] = {}
-    for start, stop in zip(starts, np.r_[starts[1:], len(group_of)], strict=True):
-        found.append((int(place[start]), _group(coupling, places, component[start:stop], place[start:stop], index[start:stop])))
-    found.sort(key=lambda item: (item[0], int(item[1].members[0].indices.min())))
-    groups = []
-    for _, group in found:
-        names[group.name] = names.get(group.name, 0) + 1
-        name = group.name if names[group.name] == 1 else f"{group.name}:{names[group.name]}"
-        groups.append(ChannelGroup(name, group.units, group.members))
-    return groups
+    signature = np.zeros(int(coupling.component.max()) + 1, np.uint64)
+    np.add.at(signature, rows.component, keys[rows.place])
+    rows = rows[np.lexsort((rows.index, rows.component, rows.place, signature[rows.component]))]
+    groups = [_group(coupling, places, rows[run]) for run in rows.runs(signature[rows.component])]
+    order = {place: i for i, place in enumerate(places)}
+    groups.sort(key=lambda g: (order[g.members[0].parameter, g.members[0].dim], int(g.members[0].indices.min())))
+    seen: dict[str, int] = {}
+    named = []
+    for group in groups:
+        seen[group.name] = seen.get(group.name, 0) + 1
+        name = group.name if seen[group.name] == 1 else f"{group.name}:{seen[group.name]}"
+        named.append(ChannelGroup(name, group.units, group.members))
+    return tuple(named)
 
 
-def _group(
-    coupling: Coupling,
-    places: list[tuple[str, object]],
-    component: NDArray[np.int64],
-    place: NDArray[np.int64],
-    index: NDArray[np.int64],
-) -> ChannelGroup:
-    """Rows are sorted by place, component, index."""
-    starts = np.flatnonzero(np.r_[True, place[1:] != place[:-1]])
+def _group(coupling: Coupling, places: list[Place], rows: _Occurrences) -> ChannelGroup:
+    """The group of rows that are sorted by place, component and index."""
     blocks = []
-    for start, stop in zip(starts, np.r_[starts[1:], len(place)], strict=True):
-        units = len(np.unique(component[start:stop]))
-        blocks.append((int(place[start]), index[start:stop].reshape(units, -1)))
-    rank = np.argsort(blocks[0][1].min(axis=1), kind="stable")  # units in the order of their first place
-    members = tuple(_member(coupling, places, number, rows[rank]) for number, rows in blocks)
+    for run in rows.runs(rows.place):
+        units = len(np.unique(rows.component[run]))
+        blocks.append((places[int(rows.place[run.start])], rows.index[run].reshape(units, -1)))
+    order = np.argsort(blocks[0][1].min(axis=1), kind="stable")  # units in the order of their first place
+    members = tuple(
+        Member(name, dim, np.ascontiguousarray(indices[order]), _role(coupling, (name, dim)))
+        for (name, dim), indices in blocks
+    )
     first = next((m for m in members if m.role == "producer"), members[0])
-    return ChannelGroup(_layer(first.parameter), len(rank), members)
+    return ChannelGroup(_layer(first.parameter), len(order), members)
 
 
-def _member(coupling: Coupling, places: list[tuple[str, object]], number: int, indices: NDArray[np.int64]) -> Member:
-    from edgeprune.graph.labels import Axis  # noqa: PLC0415  records of this module must import no torch
-
-    name, axis = places[number]
-    dim = cast("Axis", axis).dims[0]
-    return Member(name, dim, np.ascontiguousarray(indices), cast("Role", coupling.roles.get((name, dim), "affine")))
+def _role(coupling: Coupling, place: Place) -> Role:
+    return cast("Role", coupling.roles.get(place, "affine"))
 
 
-def _frozen_groups(
-    coupling: Coupling,
-    places: list[tuple[str, object]],
-    component: NDArray[np.int64],
-    place: NDArray[np.int64],
-    index: NDArray[np.int64],
-    frozen: NDArray[np.bool_],
-) -> list[ChannelGroup]:
-    """Per dimension that a contraction or embedding produces, what of it is frozen, with the first reason."""
+def _stuck(coupling: Coupling, places: list[Place], rows: _Occurrences) -> tuple[ChannelGroup, ...]:
+    """Per dimension that computes units, what of it is frozen, with the first reason."""
     groups = []
-    for number, (name, axis) in enumerate(places):
-        from edgeprune.graph.labels import Axis  # noqa: PLC0415
-
-        dim = cast("Axis", axis).dims[0]
-        if coupling.roles.get((name, dim)) != "producer" or name.endswith(".bias"):
-            continue
-        rows = (place == number) & frozen[component]
-        if rows.any():
-            member = Member(name, dim, index[rows][:, None], "producer")
-            reason = coupling.reasons[int(component[rows][0])]
-            groups.append(ChannelGroup(_layer(name), int(rows.sum()), (member,), reason))
-    return groups
+    for run in rows.runs(rows.place):
+        name, dim = places[int(rows.place[run.start])]
+        if _role(coupling, (name, dim)) == "producer" and not name.endswith(".bias"):
+            member = Member(name, dim, rows.index[run][:, None], "producer")
+            reason = coupling.reasons[int(rows.component[run.start])]
+            groups.append(ChannelGroup(_layer(name), len(member.indices), (member,), reason))
+    return tuple(groups)
 
 
 def _layer(parameter: str) -> str:
     """The module that a parameter belongs to; a bare parameter's own name."""
     module, _, last = parameter.rpartition(".")
-    return module if module and last in {"weight", "bias", *_BUFFERS} else parameter
+    return module if module and last in {"weight", "bias", "running_mean", "running_var"} else parameter

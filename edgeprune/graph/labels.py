@@ -74,7 +74,7 @@ def kept_per_dim(axis: Axis, keep: NDArray[np.bool_]) -> list[NDArray[np.bool_]]
     mask = keep[axis.atoms]
     if not axis.is_joint:
         return [mask]
-    kept = [mask.any(axis=tuple(j for j in range(mask.ndim) if j != i)) for i in range(mask.ndim)]
+    kept = [np.asarray(mask.any(axis=tuple(j for j in range(mask.ndim) if j != i))) for i in range(mask.ndim)]
     if int(mask.sum()) != int(np.prod([k.sum() for k in kept])):
         raise ValueError(f"the kept atoms of dimensions {axis.dims} do not form a block")
     return kept
@@ -89,7 +89,7 @@ def label_tensor(axis: Axis, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def read_off(labels: torch.Tensor) -> tuple[Axis | None, int]:
-    """The axis that a label tensor shows: the dimensions along which it varies; None and the atom where it is constant."""
+    """The axis that a label tensor shows: where it varies; None and its atom where it is constant."""
     array = labels.numpy()
     dims: list[int] = []
     for dim in range(array.ndim):

@@ -1,20 +1,21 @@
 """Surgery: build the smaller network. Parameters are sliced by name, literal sizes in the graph are rewritten."""
 
+# ruff: noqa: ARG001  rewriting functions share one signature
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 
 from edgeprune.errors import VerificationError
 from edgeprune.graph.coupling import Call, Coupling
 from edgeprune.graph.labels import Labels, kept_per_dim
+from edgeprune.graph.operators import argument_names
 
 __all__ = ["cut", "slice_tensor"]
 
@@ -23,7 +24,7 @@ Keep = NDArray[np.bool_]  # per atom
 
 def cut(module: GraphModule, coupling: Coupling, keep: Keep) -> GraphModule:
     """A new module without the atoms where `keep` is False; `module` is left as it is, no tensor is shared with it."""
-    graph = copy.deepcopy(module.graph)
+    graph = _copy(module.graph)
     for old, new in zip(module.graph.nodes, graph.nodes, strict=True):
         call = coupling.calls.get(old)
         if call is not None and _changes(call, coupling.labels[old], keep):
@@ -31,6 +32,14 @@ def cut(module: GraphModule, coupling: Coupling, keep: Keep) -> GraphModule:
         _reshape_meta(old, new, coupling, keep)
     smaller = GraphModule(_parameters(module, coupling, keep), graph, "Pruned")
     return smaller.train(module.training)
+
+
+def _copy(graph: Graph) -> Graph:
+    """The same nodes in the same order; the input and output structure is shared, it never changes."""
+    copied = Graph()
+    copied.output(copied.graph_copy(graph, {}))
+    copied.set_codegen(graph._codegen)  # noqa: SLF001  the only way to it
+    return copied
 
 
 def slice_tensor(tensor: torch.Tensor, labels: Labels, keep: Keep) -> torch.Tensor:
@@ -95,7 +104,7 @@ def _rewrite(old: Node, new: Node, call: Call, coupling: Coupling, keep: Keep) -
 
 def set_argument(node: Node, name: str, value: Any) -> None:
     """Replace an argument by the name that the operator's schema gives it."""
-    names = [formal.name for formal in cast("Any", node.target)._schema.arguments]
+    names = argument_names(node)
     if names.index(name) < len(node.args):
         node.update_arg(names.index(name), value)
     else:
@@ -103,7 +112,7 @@ def set_argument(node: Node, name: str, value: Any) -> None:
 
 
 def _argument(node: Node, name: str) -> Any:
-    names = [formal.name for formal in cast("Any", node.target)._schema.arguments]
+    names = argument_names(node)
     position = names.index(name)
     return node.args[position] if position < len(node.args) else node.kwargs.get(name)
 

@@ -6,12 +6,11 @@ replaced by a reference to `self.training`, so that `module.train()` and `module
 
 from __future__ import annotations
 
-import torch
-from torch.fx import Graph, GraphModule
+from torch.fx import Graph
 
-from edgeprune.graph.coupling import operator_name
+from edgeprune.graph.operators import argument_names, is_operator, operator_name
 
-__all__ = ["add_mode_switch", "has_batch_statistics"]
+__all__ = ["add_mode_switch"]
 
 _SWITCHES = {
     "batch_norm": "training",
@@ -29,12 +28,12 @@ def add_mode_switch(graph: Graph) -> None:
     """
     flag = None
     for node in list(graph.nodes):
-        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+        if node.op != "call_function" or not is_operator(node):
             continue
         argument = _SWITCHES.get(operator_name(node).rstrip("_"))
         if argument is None:
             continue
-        position = [formal.name for formal in node.target._schema.arguments].index(argument)
+        position = argument_names(node).index(argument)
         literal = node.args[position] if position < len(node.args) else node.kwargs.get(argument)
         if literal is not False:
             continue
@@ -47,11 +46,3 @@ def add_mode_switch(graph: Graph) -> None:
             node.update_arg(position, flag)
         else:
             node.update_kwarg(argument, flag)
-
-
-def has_batch_statistics(module: GraphModule) -> bool:
-    """Whether the module keeps running statistics that depend on the data."""
-    return any(
-        node.op == "call_function" and operator_name(node) == "batch_norm" and node.args[3] is not None
-        for node in module.graph.nodes
-    )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 
-def conv_bn(inputs: int, outputs: int, size: int = 3, stride: int = 1, groups: int = 1, act: bool = True) -> nn.Sequential:
+def conv_bn(
+    inputs: int, outputs: int, size: int = 3, stride: int = 1, groups: int = 1, *, act: bool = True
+) -> nn.Sequential:
     layers: list[nn.Module] = [
         nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
@@ -29,7 +31,9 @@ class PadBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         if self.stride != 1 or self.extra:
-            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.extra // 2, self.extra - self.extra // 2))
+            x = F.pad(
+                x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.extra // 2, self.extra - self.extra // 2)
+            )
         return F.relu(x + y)
 
 
@@ -50,7 +54,12 @@ class VGG(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            conv_bn(3, 12), nn.MaxPool2d(2), conv_bn(12, 16), nn.MaxPool2d(2), nn.Conv2d(16, 20, 3, padding=1), nn.ReLU()
+            conv_bn(3, 12),
+            nn.MaxPool2d(2),
+            conv_bn(12, 16),
+            nn.MaxPool2d(2),
+            nn.Conv2d(16, 20, 3, padding=1),
+            nn.ReLU(),
         )
         self.pool = nn.AdaptiveAvgPool2d(2)
         self.head = nn.Sequential(nn.Linear(80, 24), nn.ReLU(True), nn.Dropout(0.5), nn.Linear(24, 10))
@@ -64,7 +73,9 @@ class Inverted(nn.Module):
         super().__init__()
         hidden = inputs * expand
         self.body = nn.Sequential(
-            conv_bn(inputs, hidden, 1), conv_bn(hidden, hidden, 3, stride, hidden), conv_bn(hidden, outputs, 1, act=False)
+            conv_bn(inputs, hidden, 1),
+            conv_bn(hidden, hidden, 3, stride, hidden),
+            conv_bn(hidden, outputs, 1, act=False),
         )
         self.residual = stride == 1 and inputs == outputs
 
@@ -76,7 +87,9 @@ class MobileNetV2(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = conv_bn(3, 8, 3, 2)
-        self.blocks = nn.Sequential(Inverted(8, 8, 1, 1), Inverted(8, 12, 2, 4), Inverted(12, 12, 1, 4), Inverted(12, 16, 1, 4))
+        self.blocks = nn.Sequential(
+            Inverted(8, 8, 1, 1), Inverted(8, 12, 2, 4), Inverted(12, 12, 1, 4), Inverted(12, 16, 1, 4)
+        )
         self.head = nn.Sequential(conv_bn(16, 32, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,9 +133,13 @@ class ShuffleUnit(nn.Module):
         half = outputs // 2
         self.stride = stride
         if stride > 1:
-            self.branch1 = nn.Sequential(conv_bn(inputs, inputs, 3, stride, inputs, act=False), conv_bn(inputs, half, 1))
+            self.branch1 = nn.Sequential(
+                conv_bn(inputs, inputs, 3, stride, inputs, act=False), conv_bn(inputs, half, 1)
+            )
         start = inputs if stride > 1 else half
-        self.branch2 = nn.Sequential(conv_bn(start, half, 1), conv_bn(half, half, 3, stride, half, act=False), conv_bn(half, half, 1))
+        self.branch2 = nn.Sequential(
+            conv_bn(start, half, 1), conv_bn(half, half, 3, stride, half, act=False), conv_bn(half, half, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.stride == 1:
@@ -137,7 +154,9 @@ class ShuffleNetV2(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = conv_bn(3, 8)
-        self.stages = nn.Sequential(ShuffleUnit(8, 16, 2), ShuffleUnit(16, 16, 1), ShuffleUnit(16, 16, 1), ShuffleUnit(16, 32, 2))
+        self.stages = nn.Sequential(
+            ShuffleUnit(8, 16, 2), ShuffleUnit(16, 16, 1), ShuffleUnit(16, 16, 1), ShuffleUnit(16, 32, 2)
+        )
         self.conv5 = conv_bn(32, 24, 1)
         self.head = nn.Linear(24, 10)
 
@@ -184,15 +203,23 @@ class ViT(nn.Module):
 class MLP(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 32), nn.Tanh(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 10))
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(3 * 32 * 32, 32), nn.Tanh(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 10)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
 
 
 FAMILIES = {
-    "resnet": ResNet, "vgg": VGG, "mobilenet_v2": MobileNetV2, "densenet": DenseNet, "shufflenet": ShuffleNetV2,
-    "vit": ViT, "vit_unfused": lambda: ViT(fused=False), "mlp": MLP,
+    "resnet": ResNet,
+    "vgg": VGG,
+    "mobilenet_v2": MobileNetV2,
+    "densenet": DenseNet,
+    "shufflenet": ShuffleNetV2,
+    "vit": ViT,
+    "vit_unfused": lambda: ViT(fused=False),
+    "mlp": MLP,
 }
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-
 from edgeprune.graph.coupling import Call, Coupling, Rule
 from edgeprune.graph.labels import Atoms, Axis, Labels
+from edgeprune.graph.operators import argument_names
 
 __all__ = ["RULES"]
 
@@ -96,7 +96,9 @@ def linear(coupling: Coupling, call: Call) -> Labels:
     """`linear(input (…, i), weight (o, i), bias (o))`."""
     source: Labels = call["input"]
     batch = "abcdefgh"[: len(source.shape) - 1]
-    result = _product(coupling, [("input", source, batch + "i"), ("weight", call["weight"], "oi")], batch + "o", call.shape)
+    result = _product(
+        coupling, [("input", source, batch + "i"), ("weight", call["weight"], "oi")], batch + "o", call.shape
+    )
     coupling.role(call.node.args[1], 0, "producer")
     coupling.role(call.node.args[1], 1, "consumer")
     return _with_bias(coupling, call, result, len(call.shape) - 1)
@@ -114,7 +116,7 @@ def matmul(coupling: Coupling, call: Call) -> Labels:
 
 def _batch(count: int) -> str:
     """Letters for leading dimensions, aligned at their end as broadcasting aligns them."""
-    return "abcdefgh"[8 - max(count, 0):] if count > 0 else ""
+    return "abcdefgh"[8 - max(count, 0) :] if count > 0 else ""
 
 
 def addmm(coupling: Coupling, call: Call) -> Labels:
@@ -136,14 +138,18 @@ def attention(coupling: Coupling, call: Call) -> Labels:
                 coupling.freeze(axis.atoms, "shares keys between heads")
         return Labels(call.shape)
     scores_shape = (*query.shape[:-1], key.shape[-2])
-    scores = _product(coupling, [("query", query, batch + "td"), ("key", key, batch + "sd")], batch + "ts", scores_shape)
+    scores = _product(
+        coupling, [("query", query, batch + "td"), ("key", key, batch + "sd")], batch + "ts", scores_shape
+    )
     mask = call.get("attn_mask")
     if mask is not None:
-        from edgeprune.graph.rules.elementwise import broadcast  # noqa: PLC0415  the two rooms serve each other
+        from edgeprune.graph.rules.elementwise import broadcast
 
         scores = broadcast(coupling, [scores, mask], scores_shape)
     scores = coupling.freeze_axes(scores, [-1, -2], "normalises over it")
-    return _product(coupling, [("scores", scores, batch + "ts"), ("value", value, batch + "se")], batch + "te", call.shape)
+    return _product(
+        coupling, [("scores", scores, batch + "ts"), ("value", value, batch + "se")], batch + "te", call.shape
+    )
 
 
 def convolution(coupling: Coupling, call: Call) -> Labels:
@@ -156,8 +162,10 @@ def convolution(coupling: Coupling, call: Call) -> Labels:
     weight, taps = coupling.along(weight, 1)
     kernel = call.node.args[1]
     if groups == 1:
-        operands = [("input", Labels(source.shape, source.axes), "nc" + "xyz"[: len(source.shape) - 2]),
-                    ("weight", weight, "oc" + "uvw"[: len(weight.shape) - 2])]
+        operands = [
+            ("input", Labels(source.shape, source.axes), "nc" + "xyz"[: len(source.shape) - 2]),
+            ("weight", weight, "oc" + "uvw"[: len(weight.shape) - 2]),
+        ]
         result = _product(coupling, operands, "no" + "pqr"[: len(call.shape) - 2], call.shape)
         coupling.role(kernel, 0, "producer")
         coupling.role(kernel, 1, "consumer")
@@ -193,7 +201,7 @@ def _with_bias(coupling: Coupling, call: Call, result: Labels, dim: int) -> Labe
         coupling.freeze(bias.axes[0].atoms, "adds it to a fixed dimension")
         return result
     coupling.tie(bias.axes[0].atoms, axis.atoms)
-    names = [formal.name for formal in call.node.target._schema.arguments]  # type: ignore[union-attr]
+    names = argument_names(call.node)
     position = names.index("bias") if "bias" in names else 0
     if position < len(call.node.args):
         coupling.role(call.node.args[position], 0, "producer")

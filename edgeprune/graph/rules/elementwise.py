@@ -110,8 +110,8 @@ _NAMES = """
     eq ne lt le gt ge logical_and logical_or logical_not bitwise_and bitwise_or bitwise_not masked_fill
     abs neg exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square reciprocal sign sin cos tan asin acos atan atan2
     sinh cosh tanh erf erfc sigmoid floor ceil round trunc frac clamp clamp_min clamp_max clip isnan isinf nan_to_num
-    relu relu6 leaky_relu elu selu celu gelu silu mish hardtanh hardswish hardsigmoid softplus softsign logsigmoid log_sigmoid
-    threshold hardshrink softshrink tanhshrink rrelu dropout alpha_dropout feature_dropout feature_alpha_dropout
+    relu relu6 leaky_relu elu selu celu gelu silu mish hardtanh hardswish hardsigmoid softplus softsign log_sigmoid
+        threshold hardshrink softshrink tanhshrink rrelu dropout alpha_dropout feature_dropout feature_alpha_dropout
     to _to_copy type_as float half double bfloat16 zeros_like ones_like full_like rand_like randn_like bernoulli
 """
 

@@ -99,8 +99,10 @@ def concatenate(coupling: Coupling, call: Call) -> Labels:
         ]
         joined.append(Axis(places, np.concatenate(parts, axis=places.index(dim))))
     others = [
-        Labels(tuple(1 if d == dim else n for d, n in enumerate(labels.shape)),
-               tuple(a for a in labels.axes if a is not axis))
+        Labels(
+            tuple(1 if d == dim else n for d, n in enumerate(labels.shape)),
+            tuple(a for a in labels.axes if a is not axis),
+        )
         for labels, axis in zip(inputs, along, strict=True)
     ]
     shape = tuple(1 if d == dim else n for d, n in enumerate(call.shape))
@@ -146,8 +148,8 @@ def rolled(coupling: Coupling, call: Call) -> Labels | list[Labels]:
 
 
 _MOVES = """
-    view reshape _unsafe_view view_as reshape_as flatten unflatten permute transpose t mT numpy_T adjoint movedim moveaxis
-    swapaxes swapdims squeeze unsqueeze expand expand_as broadcast_to split split_with_sizes chunk unbind
+    view reshape _unsafe_view view_as reshape_as flatten unflatten permute transpose t mT numpy_T adjoint movedim
+    moveaxis     swapaxes swapdims squeeze unsqueeze expand expand_as broadcast_to split split_with_sizes chunk unbind
     select narrow flip constant_pad_nd pad repeat tile repeat_interleave pixel_shuffle pixel_unshuffle
     contiguous clone detach alias lift_fresh_copy lift_fresh detach_ positive
 """

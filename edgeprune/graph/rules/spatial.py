@@ -22,10 +22,11 @@ def reduction(coupling: Coupling, call: Call) -> Labels | list[Labels]:
     coupling.mixed(name, sorted(d for axis in source.axes for d in axis.dims if d in dims))
     keepdim = bool(call.get("keepdim", False))
     left = [d for d in range(ndim) if d not in dims]
-    axes = []
-    for axis in source.axes:
-        if not set(axis.dims) & dims:
-            axes.append(Axis(tuple(d if keepdim else left.index(d) for d in axis.dims), axis.atoms))
+    axes = [
+        Axis(tuple(d if keepdim else left.index(d) for d in axis.dims), axis.atoms)
+        for axis in source.axes
+        if not set(axis.dims) & dims
+    ]
     outputs = [Labels(shape, tuple(axes)) for shape in call.shapes]
     return outputs if isinstance(call.node.meta["val"], list | tuple) else outputs[0]
 

@@ -1,0 +1,46 @@
+"""Operators of a captured graph: their names, the names of their arguments, the concrete shapes of their values."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch.fx import Node
+
+__all__ = ["argument_names", "concrete", "is_operator", "operator_name", "schema_of", "shape_of"]
+
+
+def is_operator(node: Node) -> bool:
+    """Whether the node calls an ATen (or other registered) operator, and not a Python function or a region."""
+    return isinstance(node.target, torch._ops.OpOverload)  # noqa: SLF001  torch.ops' own class has no public name
+
+
+def schema_of(node: Node) -> Any:
+    """The operator's schema."""
+    return cast("Any", node.target)._schema  # noqa: SLF001  likewise
+
+
+def argument_names(node: Node) -> list[str]:
+    """The names of the operator's arguments, in order."""
+    return [formal.name for formal in schema_of(node).arguments]
+
+
+def operator_name(node: Node | None) -> str:
+    """ "conv2d" of `aten.conv2d.default`; the plain name of anything else."""
+    if node is None:
+        return ""
+    if is_operator(node):
+        return str(schema_of(node).name).partition("::")[2]
+    return str(getattr(node.target, "__name__", node.target))
+
+
+def concrete(value: object) -> Any:
+    """A symbolic size as the integer that it had at capture."""
+    if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+        return value.node.hint
+    return value
+
+
+def shape_of(value: Any) -> tuple[int, ...]:
+    """The concrete shape of a (fake) tensor."""
+    return tuple(int(concrete(size)) for size in value.shape)
