@@ -91,13 +91,13 @@ def _cases(artifact: Artifact, inputs: tuple[Tensor, ...], seed: int) -> Iterato
 
 
 def _random_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
-    """Normal with the example's mean and spread; integers (tokens, indices) drawn from the example's own range."""
+    """Normal with the example's mean and spread (1 where it is constant); integers from the example's own range."""
     import torch
 
     if tensor.is_floating_point() and tensor.numel():
-        spread = tensor.double().std(correction=0).clamp_min(1e-6) if tensor.numel() > 1 else torch.tensor(1.0)
+        spread = float(tensor.double().std(correction=0)) or 1.0
         noise = torch.randn(tensor.shape, generator=generator)
-        return (noise * spread.float() + tensor.float().mean()).to(tensor.dtype)
+        return (noise * spread + tensor.float().mean()).to(tensor.dtype)
     if tensor.is_floating_point() or tensor.is_complex() or not tensor.numel():
         return tensor
     low, high = int(tensor.min()), int(tensor.max())

@@ -1,4 +1,4 @@
-"""Prune by ratio, without a device: capture -> scores -> surgery -> verification -> files. What `edgeprune prune` does."""
+"""Prune by ratio, without a device: capture -> scores -> surgery -> verification -> files (`edgeprune prune`)."""
 
 from __future__ import annotations
 

@@ -33,10 +33,11 @@ GROUP = ChannelGroup("g", 3, (Member("0.weight", 0, INDICES, "producer"), Member
 
 
 def test_is_the_magnitude_of_weight_times_gradient_per_unit() -> None:
-    # d loss / d A[u, i] = c[u] x[i], so a unit's sum is c[u] (A x)[u]: for x = (1, 1): 3, 2, 0; for x = (2, 0): 2, 2, -6.
-    context = ImportanceContext(batches=lambda: [torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0, 0.0]])], loss=plain_loss)
+    # d loss / d A[u, i] = c[u] x[i], so a unit's sum is c[u] (A x)[u]: x = (1, 1) gives 3, 2, 0; x = (2, 0) 2, 2, -6.
+    data = [torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0, 0.0]])]
+    context = ImportanceContext(batches=lambda: data, loss=plain_loss)
     scores = Taylor().score(layers(), [GROUP], context)
-    expected = np.array([3 + 2, 2 + 2, 0 + 6]) / 2  # magnitudes averaged over the batches: 0 and -6 do not cancel 
+    expected = np.array([3 + 2, 2 + 2, 0 + 6]) / 2  # magnitudes averaged over the batches
     assert_allclose(scores["g"], expected / expected.mean(), rtol=1e-6)
 
 

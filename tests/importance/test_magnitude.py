@@ -24,7 +24,7 @@ class Said:
         self.lines: list[str] = []
 
     @contextmanager
-    def step(self, description: str, total: int | None = None):  # noqa: ARG002
+    def step(self, description: str, total: int | None = None):
         yield self
 
     def advance(self, amount: int = 1, note: str = "") -> None:

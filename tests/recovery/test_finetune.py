@@ -70,7 +70,8 @@ def test_learns_and_reports() -> None:
     assert (report.epochs, report.steps) == (20, 60)
     assert report.seconds > 0
     assert report.final_loss < 0.75
-    assert before < 0.6 < 0.8 < accuracy(module)
+    assert before < 0.6
+    assert accuracy(module) > 0.8
     assert not module.training
 
 
