@@ -182,7 +182,10 @@ def _absolute(text: str, kind: Kind) -> float:
         raise UnitError(f"{text!r}: a decimal comma", hint=f"write a decimal point, like {text.replace(',', '.', 1)}")
     near = [name for name in units if name.lower() == unit.lower()]
     question = f"did you mean {number:g}{near[0]}? " if near else ""
-    raise UnitError(f"{text!r}: unknown unit {unit!r} for a {kind}", hint=f"{question}units: {', '.join(units)}")
+    article = "an" if kind == "energy" else "a"
+    raise UnitError(
+        f"{text!r}: unknown unit {unit!r} for {article} {kind}", hint=f"{question}units: {', '.join(units)}"
+    )
 
 
 def _size_question(number: float, letter: str, binary: bool) -> str:

@@ -50,7 +50,9 @@ def test_sizes_are_whole_bytes(text: str, size: int) -> None:
     assert units.parse_quantity(text, "size") == Quantity(size)
 
 
-@pytest.mark.parametrize(("text", "mj"), [("12mJ", 12.0), ("1.2J", 1200.0), ("3uJ", 0.003), ("3µJ", 0.003), ("5nJ", 5e-6)])
+@pytest.mark.parametrize(
+    ("text", "mj"), [("12mJ", 12.0), ("1.2J", 1200.0), ("3uJ", 0.003), ("3µJ", 0.003), ("5nJ", 5e-6)]
+)
 def test_energies_are_millijoules(text: str, mj: float) -> None:
     assert units.parse_energy(text) == pytest.approx(mj, rel=1e-15)
 
@@ -155,7 +157,12 @@ def test_relative_is_refused_where_only_absolute_makes_sense() -> None:
 def test_shares() -> None:
     assert units.parse_share("35%") == 0.35
     assert units.parse_share("2 %") == 0.02
-    for wrong, message in ((0.35, "bare number"), ("35", "not a percentage"), ("35pp", "not a percentage"), ("1e999%", "out of range")):
+    for wrong, message in (
+        (0.35, "bare number"),
+        ("35", "not a percentage"),
+        ("35pp", "not a percentage"),
+        ("1e999%", "out of range"),
+    ):
         with pytest.raises(UnitError, match=message):
             units.parse_share(wrong)  # type: ignore[arg-type]
 
@@ -195,13 +202,23 @@ def test_durations_are_written_in_the_unit_that_fits(ms: float, text: str) -> No
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(0, "0 B"), (412, "412 B"), (999, "999 B"), (1000, "1.00 kB"), (999_999, "1.00 MB"), (3_210_000, "3.21 MB"), (1.5e9, "1.50 GB")],
+    [
+        (0, "0 B"),
+        (412, "412 B"),
+        (999, "999 B"),
+        (1000, "1.00 kB"),
+        (999_999, "1.00 MB"),
+        (3_210_000, "3.21 MB"),
+        (1.5e9, "1.50 GB"),
+    ],
 )
 def test_sizes_are_written_in_the_unit_that_fits(size: float, text: str) -> None:
     assert units.format_size(size) == text
 
 
-@pytest.mark.parametrize(("mj", "text"), [(0, "0 mJ"), (0.0456, "45.6 uJ"), (12.34, "12.3 mJ"), (999.9, "1.00 J"), (1200, "1.20 J")])
+@pytest.mark.parametrize(
+    ("mj", "text"), [(0, "0 mJ"), (0.0456, "45.6 uJ"), (12.34, "12.3 mJ"), (999.9, "1.00 J"), (1200, "1.20 J")]
+)
 def test_energies_are_written_in_the_unit_that_fits(mj: float, text: str) -> None:
     assert units.format_energy(mj) == text
 

@@ -32,9 +32,7 @@ class BudgetLimits:
             line, column = (place.key_line, place.key_column) if is_name else (place.line, place.column)
             key = f"{entry.key}.{error.key}" if entry.key and error.key else error.key or entry.key
             message = f"{entry.key}: {error.message}" if entry.key else error.message
-            raise ConfigError(
-                message, path=entry.path, line=line, column=column, key=key, hint=error.hint
-            ) from error
+            raise ConfigError(message, path=entry.path, line=line, column=column, key=key, hint=error.hint) from error
 
     def schema(self) -> Schema:
         """An object with the limits; absolute ones with a unit, relative ones in percent of dense."""

@@ -91,7 +91,7 @@ def _target(text: str, entry: Entry) -> str:
     scheme, colon, _ = text.partition("://")
     if scheme not in registry.names("targets") or (not colon and scheme != "local"):
         schemes = [name if name == "local" else f"{name}://" for name in registry.names("targets")]
-        raise entry.error(f"{text!r} is no target", hint=did_you_mean(text, schemes))
+        raise entry.error(f"{text!r} is no target", hint=did_you_mean(text.partition(":")[0], schemes))
     if colon and urlsplit(text).password is not None:
         message = "a password has no place in a file"
         raise entry.error(message, hint="use a key: identity_file, or an agent")

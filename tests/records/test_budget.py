@@ -84,7 +84,10 @@ def test_relative_limits_are_shares_of_the_dense_figure() -> None:
         ({"peak_memory": Figure(None, missing="OOM: killed")}, "the dense model's figure is missing: OOM: killed"),
         ({"peak_memory": Figure(0.0, 0.0)}, "no share can be taken of the dense model's figure: it is 0"),
         ({"peak_memory": Figure(math.nan)}, "no share can be taken of the dense model's figure: the figure is nan"),
-        ({"peak_memory": Figure(1e6, 1e6, kind="estimated")}, "no share can be taken of the dense model's figure: only estimated, not measured"),
+        (
+            {"peak_memory": Figure(1e6, 1e6, kind="estimated")},
+            "no share can be taken of the dense model's figure: only estimated, not measured",
+        ),
     ],
 )
 def test_a_relative_limit_without_a_dense_figure_is_unknown(dense: dict[str, Figure], reason: str) -> None:
@@ -112,7 +115,13 @@ def test_an_accuracy_that_is_not_measured_never_passes_nor_fails(figure: Figure)
 
 def test_state_of_all_limits_and_the_binding_one() -> None:
     limit = {"latency": {"p50": "6ms", "p95": "13ms"}, "size": "3MB", "energy": "1J", "accuracy": {"max_drop": "2pp"}}
-    result = check(limit, latency_p50=Figure(3, 3), latency_p95=Figure(12.6, 12.9), size=Figure(2e6, 2e6), accuracy=Figure(0.91, 0.91))
+    result = check(
+        limit,
+        latency_p50=Figure(3, 3),
+        latency_p95=Figure(12.6, 12.9),
+        size=Figure(2e6, 2e6),
+        accuracy=Figure(0.91, 0.91),
+    )
     assert result.state is State.UNKNOWN  # energy is missing
     assert result.binding is not None
     assert result.binding.limit.metric == "latency.p95"
@@ -186,7 +195,9 @@ def quantities(kind: units.Kind) -> st.SearchStrategy[str]:
 budgets = st.fixed_dictionaries(
     {},
     optional={
-        "latency": st.dictionaries(st.sampled_from(["p50", "p90", "p95", "p99", "mean"]), quantities("duration"), min_size=1),
+        "latency": st.dictionaries(
+            st.sampled_from(["p50", "p90", "p95", "p99", "mean"]), quantities("duration"), min_size=1
+        ),
         "peak_memory": quantities("size"),
         "size": quantities("size"),
         "energy": quantities("energy"),

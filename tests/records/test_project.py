@@ -1,0 +1,251 @@
+"""The project file, and the budget that command-line options make of it."""
+
+from pathlib import Path
+
+import pytest
+
+from edgeprune.errors import ConfigError, UsageError
+from edgeprune.records.budget import Budget
+from edgeprune.records.project import DeviceSettings, SearchSettings, budget_overrides, load_project
+from edgeprune.records.recovery import FineTuneSettings
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "task.py").write_text("class Digits: ...\n")
+    return tmp_path
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "edgeprune.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_full_project(folder: Path) -> None:
+    (folder / "camera.yaml").write_text("name: camera\nextends: raspberry-pi-5\n")
+    path = write(
+        folder,
+        """
+task: task.py:Digits
+device:
+  profile: camera.yaml
+  target: ssh://pi@camera:2222
+  identity_file: keys/id_ed25519
+  known_hosts: ~/hosts
+budget: {latency: {p50: 60% of dense}, size: 50% of dense, accuracy: {max_drop: 2pp}}
+search: {strategy: greedy, importance: taylor, seed: 7, round_to: 4, min_width: 2, max_trials: 12}
+recovery:
+  {epochs: 3, learning_rate: 5e-3, momentum: 0, weight_decay: 0.0, temperature: 2, distillation: 1,
+   max_batches_per_epoch: 10}
+export: {format: onnx}
+runs: ../runs
+""",
+    )
+    project = load_project(path)
+    assert project.path == path
+    assert project.folder == folder
+    assert project.task == "task.py:Digits"
+    assert project.device == DeviceSettings(
+        str(folder / "camera.yaml"), "ssh://pi@camera:2222", folder / "keys/id_ed25519", Path("~/hosts").expanduser()
+    )
+    assert project.budget == Budget.parse(
+        {"latency": {"p50": "60% of dense"}, "size": "50% of dense", "accuracy": {"max_drop": "2pp"}}
+    )
+    assert project.search == SearchSettings("greedy", "taylor", 7, 4, 2, 12)
+    assert project.recovery == FineTuneSettings(3, 0.005, 0.0, 0.0, 2.0, 1.0, 10)
+    assert project.runs == folder / "../runs"
+
+
+def test_defaults_and_a_folder_as_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder, "task: task.py:Digits\n")
+    monkeypatch.chdir(folder.parent)
+    project = load_project(Path(folder.name))
+    assert project.path == folder / "edgeprune.yaml"
+    assert project.device == DeviceSettings("host", "local")
+    assert project.search == SearchSettings("uniform", "l2", 0, None, 8, 40)
+    assert project.recovery == FineTuneSettings(6, 0.02, 0.9, 5e-4, 4.0, 0.9, None)
+    assert project.export.format == "onnx"
+    assert project.runs == folder / "runs"
+    assert project.budget.limits == ()
+
+
+def test_a_task_can_be_in_a_module_or_a_folder(folder: Path) -> None:
+    (folder / "tasks").mkdir()
+    (folder / "tasks" / "digits.py").touch()
+    for task in ("mypackage.tasks:Digits", "tasks/digits.py:make.Digits"):
+        assert load_project(write(folder, f"task: {task}\n")).task == task
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "message", "hint"),
+    [
+        ("device: {profile: host}\n", "1:1", "the key 'task' is missing", "task.py:Digits"),
+        ("task: task.py\n", "1:7", "task: 'task.py' does not name an object", "task.py:Digits"),
+        ("task: task.py:3\n", "1:7", "does not name an object", "task.py:Digits"),
+        ("task: taks.py:Digits\n", "1:7", "task: no such file: ", "did you mean 'task.py'?"),
+        ("task: task.py:Digits\nbugdet: {}\n", "2:1", "bugdet: unknown key", "did you mean 'budget'?"),
+        (
+            "task: task.py:Digits\ndevice: {profil: host}\n",
+            "2:10",
+            "device.profil: unknown key",
+            "did you mean 'profile'?",
+        ),
+        (
+            "task: task.py:Digits\ndevice: {profile: hots}\n",
+            "2:19",
+            "device.profile: no device profile is called 'hots'",
+            "did you mean 'host'?",
+        ),
+        ("task: task.py:Digits\ndevice: {profile: my.yaml}\n", "2:19", "device.profile: no such file: ", "relative"),
+        (
+            "task: task.py:Digits\ndevice: {target: ssh:pi@board}\n",
+            "2:18",
+            "'ssh:pi@board' is no target",
+            "did you mean 'ssh://'?",
+        ),
+        (
+            "task: task.py:Digits\ndevice: {target: remote}\n",
+            "2:18",
+            "'remote' is no target",
+            "valid here: local, ssh://",
+        ),
+        (
+            "task: task.py:Digits\ndevice: {target: 'ssh://pi:secret@board'}\n",
+            "2:18",
+            "a password has no place in a file",
+            "identity_file",
+        ),
+        (
+            "task: task.py:Digits\nsearch: {strategy: gready}\n",
+            "2:20",
+            "search.strategy: the text 'gready' is not among the strategies",
+            "did you mean 'greedy'?",
+        ),
+        (
+            "task: task.py:Digits\nsearch: {importance: l3}\n",
+            "2:22",
+            "the text 'l3' is not among the importances",
+            "l1, l2",
+        ),
+        (
+            "task: task.py:Digits\nsearch: {importance: [l2]}\n",
+            "2:22",
+            "search.importance: a list is not among the importances",
+            "l2",
+        ),
+        ("task: task.py:Digits\nsearch: {seed: -1}\n", "2:16", "search.seed: -1 is too small", "at least 0"),
+        ("task: task.py:Digits\nsearch: {max_trials: 0}\n", "2:22", "search.max_trials: 0 is too small", "at least 1"),
+        (
+            "task: task.py:Digits\nrecovery: {learning_rate: 0}\n",
+            "2:27",
+            "recovery.learning_rate: 0 is out of range",
+            "more than 0",
+        ),
+        ("task: task.py:Digits\nrecovery: {learning_rate: 1e999}\n", "2:27", "is out of range", "more than 0"),
+        (
+            "task: task.py:Digits\nrecovery: {momentum: 1.1}\n",
+            "2:22",
+            "1.1 is out of range",
+            "at least 0 and at most 1",
+        ),
+        ("task: task.py:Digits\nrecovery: {epochs: 1.5}\n", "2:20", "expected a whole number", None),
+        (
+            "task: task.py:Digits\nrecovery: {epochs: six}\n",
+            "2:20",
+            "expected a whole number, not the text 'six'",
+            None,
+        ),
+        (
+            "task: task.py:Digits\nexport: {format: onxx}\n",
+            "2:18",
+            "is not among the exporters",
+            "did you mean 'onnx'?",
+        ),
+        (
+            "task: task.py:Digits\nbudget: {latency: {p95: 30}}\n",
+            "2:25",
+            "budget: latency.p95: 30 is a bare number",
+            '"30ms"',
+        ),
+        (
+            "task: task.py:Digits\nbudget:\n  size: 4KB\n",
+            "3:9",
+            "budget: size: '4KB': 'KB' is ambiguous",
+            "4kB or 4KiB",
+        ),
+        ("task: task.py:Digits\nruns: 5\n", "2:7", "runs: expected text, not the number 5", 'in quotes: "5"'),
+    ],
+)
+def test_a_mistake_is_refused_with_its_place(
+    folder: Path, text: str, place: str, message: str, hint: str | None
+) -> None:
+    path = write(folder, text)
+    with pytest.raises(ConfigError) as caught:
+        load_project(path)
+    assert str(caught.value).startswith(f"{path}:{place}: "), str(caught.value)
+    assert message in str(caught.value)
+    assert "secret" not in str(caught.value)
+    if hint is not None:
+        assert hint in (caught.value.hint or "")
+
+
+def test_the_place_of_a_budget_error_is_kept_on_the_error(folder: Path) -> None:
+    path = write(folder, "task: task.py:Digits\nbudget:\n  latency: {p95: 30}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_project(path)
+    error = caught.value
+    assert (error.path, error.line, error.column, error.key) == (path, 3, 18, "budget.latency.p95")
+
+
+def test_a_missing_project_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"edgeprune\.yaml: no such file"):
+        load_project(tmp_path)
+
+
+FILE_BUDGET = Budget.parse({"latency": {"p95": "30ms"}, "size": "4MB", "accuracy": {"max_drop": "1pp"}})
+
+
+def test_options_replace_and_add_limits() -> None:
+    budget = budget_overrides(
+        FILE_BUDGET, max_latency="20ms", max_memory="50MiB", max_size="50% of dense", max_energy="12mJ", max_drop="2pp"
+    )
+    assert budget.to_json() == {
+        "latency": {"p95": "20ms"},  # the percentile that the file limits
+        "peak_memory": "50MiB",
+        "size": "50% of dense",
+        "energy": "12mJ",
+        "accuracy": {"max_drop": "2pp"},
+    }
+    assert budget_overrides(FILE_BUDGET) == FILE_BUDGET
+
+
+def test_which_latency_is_meant() -> None:
+    assert budget_overrides(Budget(), max_latency="20ms").to_json() == {"latency": {"p50": "20ms"}}
+    mean = Budget.parse({"latency": {"mean": "9ms"}})
+    assert budget_overrides(mean, max_latency="20ms").to_json() == {"latency": {"mean": "20ms"}}
+    assert budget_overrides(FILE_BUDGET, max_latency="p50=20ms").to_json()["latency"] == {"p95": "30ms", "p50": "20ms"}
+    both = Budget.parse({"latency": {"p50": "9ms", "p95": "30ms"}})
+    with pytest.raises(UsageError, match="the budget limits p50 and p95; which one is '20ms' about") as caught:
+        budget_overrides(both, max_latency="20ms")
+    assert caught.value.hint == "name it: --max-latency p95=20ms"
+    assert budget_overrides(both, max_latency="p95=20ms").to_json()["latency"] == {"p50": "9ms", "p95": "20ms"}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message", "hint"),
+    [
+        ("max_latency", "30", "--max-latency: '30' has no unit", "30ms"),
+        ("max_latency", "p96=30ms", "--max-latency: unknown figure 'p96'", "did you mean 'p9"),
+        ("max_memory", "50M", "--max-memory: '50M': 'M' is ambiguous", "50MB or 50MiB"),
+        ("max_size", "50%", "--max-size: '50%': percent of what?", "50% of dense"),
+        ("max_energy", "12ms", "--max-energy: '12ms': unknown unit 'ms' for an energy", "nJ"),
+        ("max_drop", "1", "--max-drop: '1': a drop of accuracy needs pp or %", "1.0pp"),
+    ],
+)
+def test_wrong_options_name_the_option(option: str, value: str, message: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        budget_overrides(FILE_BUDGET, **{option: value})  # type: ignore[arg-type]
+    assert message in str(caught.value)
+    assert hint in (caught.value.hint or "")
+    assert caught.value.exit_code == 2
