@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
+from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
 from edgeprune.errors import CaptureError
 from edgeprune.graph.captured import Captured
@@ -17,7 +18,7 @@ from edgeprune.graph.coupling import Granularity
 from edgeprune.graph.operators import operator_name
 from edgeprune.graph.training import add_mode_switch
 
-__all__ = ["capture", "from_program"]
+__all__ = ["capture", "export_program", "from_program"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def capture(
     """
     inputs = _checked(example_inputs)
     with _evaluation(model):
-        program, dynamic = _export(model, inputs)
+        program, dynamic = export_program(model, inputs)
     return from_program(program, inputs, batch_dynamic=dynamic, granularity=granularity)
 
 
@@ -88,7 +89,7 @@ def _evaluation(model: torch.nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _export(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[ExportedProgram, bool]:
+def export_program(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[ExportedProgram, bool]:
     """Try a dynamic batch first; a model that fixes its batch is captured as it is."""
     batch = inputs[0].shape[0] if inputs[0].dim() else 0
     batched = [bool(x.dim()) and x.shape[0] == batch for x in inputs]
@@ -108,8 +109,9 @@ def _export(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[E
                 for node in program.graph.nodes
                 if node.op == "placeholder" and node.name in program.graph_signature.user_inputs
             ]
-            if all(
-                isinstance(size, torch.SymInt) for size, is_batched in zip(symbols, batched, strict=False) if is_batched
+            # A batch that the model fixes is still a SymInt, but one of a known value.
+            if not any(
+                is_concrete_int(size) for size, is_batched in zip(symbols, batched, strict=False) if is_batched
             ):
                 return program, True
     try:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
 from edgeprune.errors import CaptureError, StorageError
-from edgeprune.graph.capture import _export, from_program
+from edgeprune.graph.capture import export_program, from_program
 from edgeprune.graph.captured import Captured, Prunable
 
 __all__ = ["load", "save"]
+
+# What an archive may hold besides tensors: objects that are only restored by running code.
+_OBJECTS = ("custom_obj", "opaque_obj")
+_HINT = "give a .pt2 file that edgeprune or torch.export.save wrote"
 
 
 def save(captured: Prunable, path: Path) -> None:
@@ -22,40 +30,70 @@ def save(captured: Prunable, path: Path) -> None:
     training = module.training
     module.eval()
     try:
-        program, _ = _export(module, captured.example_inputs)
+        program, _ = export_program(module, captured.example_inputs)
     finally:
         module.train(training)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".pt2")
-    os.close(handle)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of the machine that it was made on
     try:
-        torch.export.save(program, name)
-        Path(name).replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {path}: {error.strerror}", hint="free some space or choose another folder"
-        ) from error
-    finally:
-        Path(name).unlink(missing_ok=True)
+        # The archive names its entries after the file: the final name, in a folder of its own.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            part = Path(folder) / path.name
+            torch.export.save(program, part)
+            part.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        hint = "free some space or choose another folder"
+        raise StorageError(f"cannot write {path}: {error}", hint=hint) from error
 
 
 def load(path: Path | str) -> Captured:
-    """The graph that `save` (or `torch.export.save`) wrote; raises CaptureError where it is not such a file."""
+    """The graph that `save` (or `torch.export.save`) wrote. Runs no code from the file.
+
+    Raises CaptureError where it is not such a file, or holds objects that only unpickling could restore.
+    """
     path = Path(path)
     if not path.is_file():
-        raise CaptureError(f"{path}: no such file", hint="give a .pt2 file that edgeprune or torch.export.save wrote")
+        raise CaptureError(f"{path}: no such file", hint=_HINT)
+    _refuse_objects(path)
     try:
-        program = torch.export.load(path)
-    except (RuntimeError, ValueError, KeyError, AssertionError, zipfile.BadZipFile) as error:
-        raise CaptureError(
-            f"{path} is not a readable .pt2 file: {error}", hint="was it written by torch.export.save?"
-        ) from error
+        with _tensors_only():
+            program = torch.export.load(path)
+    except Exception as error:  # whatever torch's reader trips over in a file that is not what it seems
+        raise CaptureError(f"{path} is not a readable .pt2 file: {error}", hint=_HINT) from error
     if program.example_inputs is None:
         raise CaptureError(f"{path} holds no example inputs", hint="export it with torch.export.export(model, inputs)")
     args, _ = program.example_inputs
-    first = next(
-        node
-        for node in program.graph.nodes
-        if node.op == "placeholder" and node.name in program.graph_signature.user_inputs
-    )
-    dynamic = bool(first.meta["val"].dim()) and isinstance(first.meta["val"].shape[0], torch.SymInt)
+    inputs = program.graph_signature.user_inputs
+    first = next(node for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs)
+    dynamic = bool(first.meta["val"].dim()) and not is_concrete_int(first.meta["val"].shape[0])
     return from_program(program, tuple(args), batch_dynamic=dynamic)
+
+
+def _refuse_objects(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            configs = [name for name in archive.namelist() if name.endswith("_config.json")]
+            payloads = [entry for name in configs for entry in json.loads(archive.read(name))["config"].values()]
+    except (zipfile.BadZipFile, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CaptureError(f"{path} is not a readable .pt2 file: {error}", hint=_HINT) from error
+    for payload in payloads:
+        if str(payload.get("path_name", "")).startswith(_OBJECTS):
+            raise CaptureError(
+                f"{path} holds pickled objects, which would run code when loaded",
+                hint="export the model without custom classes (tensors and parameters only)",
+            )
+
+
+@contextmanager
+def _tensors_only() -> Iterator[None]:
+    """torch's reader falls back to full unpickling; this variable is its own switch to forbid that."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
