@@ -1,18 +1,17 @@
 """Extension points by name: what YAML and the CLI call "l2", "greedy" or "onnx" is an entry point.
 
-Built-in names are listed here as "module:attribute" and imported on use; plug-ins add theirs through the entry
-point groups `edgeprune.targets`, `.runtimes`, `.power_sensors`, `.importances`, `.strategies`, `.exporters`, `.packagers`.
+Built-in names are listed here as "module:attribute" and imported on use; plug-ins add theirs through the entry point
+groups `edgeprune.targets`, `.runtimes`, `.power_sensors`, `.importances`, `.strategies`, `.exporters`, `.packagers`.
 """
 
 from __future__ import annotations
 
-import difflib
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from edgeprune.errors import UsageError
+from edgeprune.errors import UsageError, did_you_mean
 
 __all__ = ["names", "resolve"]
 
@@ -50,6 +49,4 @@ def resolve(kind: str, name: str) -> Any:
         return getattr(import_module(module), attribute)
     if name in _plugins(kind):
         return _plugins(kind)[name].load()
-    near = difflib.get_close_matches(name, names(kind), n=1)
-    question = f"did you mean {near[0]!r}? " if near else ""
-    raise UsageError(f"unknown {kind[:-1]} {name!r}", hint=f"{question}valid: {', '.join(names(kind))}")
+    raise UsageError(f"unknown {kind[:-1]} {name!r}", hint=did_you_mean(name, names(kind)))

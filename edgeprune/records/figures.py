@@ -8,7 +8,7 @@ from typing import Literal
 
 from edgeprune import units
 from edgeprune.records.artifact import Artifact
-from edgeprune.records.measurement import Measurement
+from edgeprune.records.measurement import Measurement, Outcome
 
 __all__ = ["Figure", "Figures", "figures_of", "format_figure"]
 
@@ -28,13 +28,17 @@ class Figure:
     missing: str = ""
 
 
+_LATENCY_FIGURES = tuple(f"latency.{name}" for name in ("p50", "p90", "p95", "p99", "mean"))
+_DEVICE_FIGURES = (*_LATENCY_FIGURES, "peak_memory", "energy")
+
 Figures = Mapping[str, Figure]  # "latency.p50", "peak_memory", "size", "energy", "accuracy"
 
 
-def figures_of(
-    measurement: Measurement | None, artifact: Artifact | None, accuracy: float | None
-) -> dict[str, Figure]:
-    """All figures that a trial has; what is missing carries its reason."""
+def figures_of(measurement: Measurement | None, artifact: Artifact | None, accuracy: float | None) -> dict[str, Figure]:
+    """All figures that a trial has; what is missing carries its reason.
+
+    A measurement that did not end well gives none, whatever parts it carries: partial data passes no limit.
+    """
     figures: dict[str, Figure] = {}
     if accuracy is not None:
         figures["accuracy"] = Figure(accuracy, accuracy)
@@ -42,7 +46,9 @@ def figures_of(
         figures["size"] = Figure(float(artifact.size_bytes), float(artifact.size_bytes))
     if measurement is None:
         return figures
-    why = f"{measurement.outcome.value}: {measurement.message}" if measurement.outcome.value != "OK" else ""
+    if measurement.outcome is not Outcome.OK:
+        why = f"{measurement.outcome.value}: {measurement.message}"
+        return figures | {name: Figure(None, missing=why) for name in _DEVICE_FIGURES}
     if measurement.latency is not None:
         for name, value in measurement.latency.percentile_ms.items():
             figures[f"latency.{name}"] = Figure(value, measurement.latency.upper_ms.get(name))
@@ -50,18 +56,17 @@ def figures_of(
         for name, reason in measurement.latency.refused.items():
             figures[f"latency.{name}"] = Figure(None, missing=reason)
     else:
-        reason = measurement.missing.get("latency", why or "not measured")
-        for name in ("p50", "p90", "p95", "p99", "mean"):
-            figures[f"latency.{name}"] = Figure(None, missing=reason)
+        reason = measurement.missing.get("latency", "not measured")
+        figures |= {name: Figure(None, missing=reason) for name in _LATENCY_FIGURES}
     if measurement.memory is not None:
         peak = float(measurement.memory.model_peak_bytes)
         figures["peak_memory"] = Figure(peak, peak + measurement.memory.noise_bytes)
     else:
-        figures["peak_memory"] = Figure(None, missing=measurement.missing.get("peak_memory", why or "not measured"))
+        figures["peak_memory"] = Figure(None, missing=measurement.missing.get("peak_memory", "not measured"))
     if measurement.energy is not None:
         figures["energy"] = Figure(measurement.energy.net_mj, measurement.energy.net_mj)
     else:
-        figures["energy"] = Figure(None, missing=measurement.missing.get("energy", why or "not measured"))
+        figures["energy"] = Figure(None, missing=measurement.missing.get("energy", "not measured"))
     return figures
 
 

@@ -107,9 +107,8 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
-    def _place(self) -> yaml.Mark:
-        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
-        return event.start_mark
+    def _place(self) -> Any:
+        return self.peek_event().start_mark  # type: ignore[no-untyped-call]
 
 
 def read_document(path: Path) -> Entry:

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
 from edgeprune.errors import ConfigError, UsageError
 from edgeprune.records.budget import Budget
 from edgeprune.records.project import DeviceSettings, SearchSettings, budget_overrides, load_project
+from edgeprune.records.project_reader import PROJECT
 from edgeprune.records.recovery import FineTuneSettings
 
 
@@ -149,6 +152,12 @@ def test_a_task_can_be_in_a_module_or_a_folder(folder: Path) -> None:
             "1.1 is out of range",
             "at least 0 and at most 1",
         ),
+        (
+            "task: task.py:Digits\nrecovery: {temperature: warm}\n",
+            "2:25",
+            "expected a number, not the text 'warm'",
+            "more",
+        ),
         ("task: task.py:Digits\nrecovery: {epochs: 1.5}\n", "2:20", "expected a whole number", None),
         (
             "task: task.py:Digits\nrecovery: {epochs: six}\n",
@@ -188,6 +197,28 @@ def test_a_mistake_is_refused_with_its_place(
     assert "secret" not in str(caught.value)
     if hint is not None:
         assert hint in (caught.value.hint or "")
+
+
+def test_the_declaration_also_gives_a_schema(folder: Path) -> None:
+    validator = jsonschema.Draft202012Validator(PROJECT.schema())
+    for text, is_valid in (
+        ("task: task.py:Digits\n", True),
+        (
+            "task: task.py:Digits\nsearch: {strategy: greedy}\nrecovery: {learning_rate: 0.1, momentum: 1}\nruns: o\n",
+            True,
+        ),
+        ("task: task.py:Digits\nsearch: {strategy: gready}\n", False),
+        ("task: task.py:Digits\nrecovery: {learning_rate: 0}\n", False),
+        ("task: task.py:Digits\nrecovery: {momentum: 1.5}\n", False),
+        ("task: task.py:Digits\nruns: ''\n", False),
+    ):
+        assert validator.is_valid(yaml.safe_load(text)) == is_valid, text
+        path = write(folder, text)
+        if is_valid:
+            load_project(path)
+        else:
+            with pytest.raises(ConfigError):
+                load_project(path)
 
 
 def test_the_place_of_a_budget_error_is_kept_on_the_error(folder: Path) -> None:
