@@ -18,7 +18,7 @@ __all__ = ["PROTOCOL", "AgentClient", "Reply"]
 PROTOCOL = 1
 BANNER_LIMIT = 64 * 1024  # bytes that a login shell may print before the agent's first line
 LINE_LIMIT = 1 << 20
-PING_S = 20.0
+PING_S = 15.0
 SILENCE_S = 60.0  # the agent speaks every 5 s while it works
 
 

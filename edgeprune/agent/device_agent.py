@@ -483,9 +483,10 @@ def run_pass(task: "dict[str, Any]", deadline: float, beat: "Any") -> Pass:
 class Agent:
     """Answers requests, one at a time."""
 
-    def __init__(self, out: Frames, root: Path) -> None:
+    def __init__(self, out: Frames, root: Path, folder: "Path | None" = None) -> None:
         self.out = out
         self.root = root
+        self.folder = folder
 
     def hello(self) -> None:
         runtimes = {}
@@ -525,6 +526,9 @@ class Agent:
 
     def measure(self, request: "dict[str, Any]") -> "dict[str, Any]":
         """Latency in one worker, memory in several; samples go out in lines of their own."""
+        for name in request.get("discard", []):  # artifacts that the host does not expect here any more
+            if self.folder is not None and (self.folder / Path(name).name).exists():
+                (self.folder / Path(name).name).unlink()
         deadline = time.monotonic() + request["deadline_s"]
         started = last = time.monotonic()
         cooling = {}  # type: dict[str, int]
@@ -720,7 +724,7 @@ def agent_main(arguments: "list[str]") -> int:
     parser.add_argument("--folder", type=Path, help="private folder, removed when the link breaks")
     parser.add_argument("--owner", default="unknown", help="who measures, shown to others")
     parser.add_argument("--wait-s", type=float, default=0.0, help="how long to wait for another user's measurement")
-    parser.add_argument("--idle-s", type=float, default=120.0, help="end after this long without a word")
+    parser.add_argument("--idle-s", type=float, default=60.0, help="end after this long without a word")
     options = parser.parse_args(arguments)
     out = claim_stdout()
     os.write(out.descriptor, b"\n")  # a login banner may not have ended its line
@@ -729,7 +733,7 @@ def agent_main(arguments: "list[str]") -> int:
     threading.Thread(target=lifeline.watch, daemon=True).start()
     if not wait_for_lock(lock, options.owner, options.wait_s, out):
         return 0
-    agent = Agent(out, Path("/"))
+    agent = Agent(out, Path("/"), options.folder)
     try:
         agent.hello()
         while True:

@@ -65,13 +65,13 @@ class LocalChannel:
         return os.read(stream.fileno(), 1 << 16)
 
     def close(self) -> None:
-        """End of input; 5 s to end by itself, then the whole process group is killed."""
+        """End of input; 2 s to end by itself, then the whole process group is killed."""
         process = self._process
         if process.stdin is not None:
             with contextlib.suppress(OSError):
                 process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=5)
+            process.wait(timeout=2)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)  # also what a program that ended by itself has left
         process.wait()

@@ -43,7 +43,7 @@ exec "$@\""""
 
 # arguments: file with the process id. Its group where it leads one, and itself.
 KILL = """pid=$(cat "$1") || exit 0
-kill -9 -- "-$pid" 2>/dev/null || kill -9 "$pid" 2>/dev/null
+kill -9 "-$pid" 2>/dev/null || kill -9 "$pid" 2>/dev/null
 exit 0"""
 
 # arguments: folder.

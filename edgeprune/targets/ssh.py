@@ -316,11 +316,11 @@ class SshChannel:
         return data
 
     def close(self) -> None:
-        """End of input; 5 s to end by itself, then it is killed. Never raises."""
+        """End of input; 2 s to end by itself, then it is killed. Never raises."""
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             self._channel.shutdown_write()
         transport = self._channel.get_transport()
-        end = time.monotonic() + 5
+        end = time.monotonic() + 2
         while transport.is_active() and not self._channel.status_event.is_set():
             self._read_stderr()
             while self._channel.recv_ready():

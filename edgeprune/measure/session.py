@@ -1,0 +1,270 @@
+"""A session with one device: the agent is started once, every artifact is sent once, each `measure` is one record."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import hashlib
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import edgeprune.agent
+from edgeprune.agent.client import AgentClient, Reply
+from edgeprune.errors import CannotMeasureError, StorageError, TargetError
+from edgeprune.measure import results
+from edgeprune.progress import SILENT, Progress, Step
+from edgeprune.records.artifact import Artifact
+from edgeprune.records.measurement import Measurement, Outcome, Provenance
+from edgeprune.targets.base import Target
+
+if TYPE_CHECKING:
+    from edgeprune.records.profile import DeviceProfile, MeasurementPolicy
+
+__all__ = ["Session"]
+
+AGENT_FILE = Path(edgeprune.agent.__path__[0]) / "device_agent.py"
+_HELLO_S = 90.0  # a small board takes long to import its runtime
+_GRACE_S = 30.0  # beyond the agent's own deadline
+_RETRY_S = 2.0
+_KEPT_ARTIFACTS = 4  # on the device, for measuring again: the dense model and the latest
+_TRUSTED_S = 10.0  # a link that was used so lately is taken for sound
+
+
+class Session:
+    """Measures artifacts on a target that it enters and leaves itself; use it in a `with` statement.
+
+    `wait_s` is how long to wait for another user's measurement to end, `reconnect_s` how long to try to reach a device
+    again whose link broke, to learn whether it rebooted. Entering raises TargetError where no session can be had.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        profile: DeviceProfile,
+        *,
+        policy: MeasurementPolicy | None = None,
+        progress: Progress = SILENT,
+        wait_s: float = 30.0,
+        reconnect_s: float = 60.0,
+        seed: int = 0,
+    ) -> None:
+        self.target = target
+        self.profile = profile
+        self.policy = policy or profile.measurement
+        self._progress = progress
+        self._wait_s = wait_s
+        self._reconnect_s = reconnect_s
+        self._seed = seed
+        self._client: AgentClient | None = None
+        self._hello: Mapping[str, Any] = {}
+        self._uploaded: dict[str, str] = {}
+        self._last_use = 0.0
+
+    def __enter__(self) -> Session:
+        self._open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    @property
+    def machine(self) -> Mapping[str, Any]:
+        """The device's fingerprint, as the agent saw it at the start."""
+        return dict(self._hello.get("machine", {}))
+
+    @property
+    def runtimes(self) -> Mapping[str, Any]:
+        """What the agent found: by name its version, or why it is missing."""
+        return dict(self._hello.get("runtimes", {}))
+
+    def probe(self) -> Mapping[str, Any]:
+        """The machine and its present conditions; raises TargetError."""
+        return self._alive().request("probe", timeout_s=_GRACE_S).frame
+
+    def measure(self, artifact: Artifact) -> Measurement:
+        """Measure one artifact. Every failure of the device or the link is an outcome in the record.
+
+        Raises StorageError where the artifact itself cannot be read or is not what its record says.
+        """
+        _check_unchanged(artifact)
+        started = time.monotonic()
+        started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        try:
+            with self._progress.step(f"measuring on {self.target.name}") as step:
+                reply = self._measure(artifact, step)
+        except TargetError as error:
+            outcome, message = self._diagnose(error)
+            return results.failed(
+                artifact.sha256,
+                outcome,
+                message,
+                provenance=self._provenance(started_at, {}),
+                seconds=time.monotonic() - started,
+            )
+        return results.measurement(
+            artifact.sha256,
+            reply.frame,
+            reply.samples_ns,
+            provenance=self._provenance(started_at, reply.frame),
+            energy_missing=results.energy_missing(self.profile),
+            cpus=int(self.machine.get("usable_cpus") or 1),
+            seconds=time.monotonic() - started,
+        )
+
+    def _measure(self, artifact: Artifact, step: Step) -> Reply:
+        client = self._alive()
+        if artifact.sha256 not in self._uploaded:
+            name = f"{artifact.sha256[:32]}{artifact.path.suffix}"
+            self._uploaded[artifact.sha256] = self.target.upload(artifact.path, name)
+        self._uploaded[artifact.sha256] = model = self._uploaded.pop(artifact.sha256)  # the latest
+        oldest = list(self._uploaded)[:-_KEPT_ARTIFACTS]
+        discard = [self._uploaded.pop(sha256) for sha256 in oldest]
+        policy = self.policy
+        return client.request(
+            "measure",
+            timeout_s=policy.deadline_s + _GRACE_S,
+            on_beat=lambda beat: step.advance(0, f"{beat.get('stage', '')}, {beat.get('elapsed_s', 0):.0f} s"),
+            model=model,
+            discard=discard,
+            inputs=[
+                {
+                    "name": spec.name,
+                    "dtype": spec.dtype,
+                    "shape": [size if isinstance(size, int) else 1 for size in spec.shape],
+                }
+                for spec in artifact.inputs
+            ],
+            seed=self._seed,
+            deadline_s=policy.deadline_s,
+            policy={
+                "runtime": policy.runtime,
+                "threads": policy.threads,
+                "warmup_runs": policy.warmup_runs,
+                "warmup_s": policy.warmup_s,
+                "min_s": policy.min_s,
+                "max_s": policy.max_s,
+                "min_runs": policy.min_runs,
+                "max_runs": policy.max_runs,
+                "ci_share": policy.ci_share,
+                "memory_workers": policy.memory_workers,
+            },
+        )
+
+    def _provenance(self, started_at: str, frame: Mapping[str, Any]) -> Provenance:
+        runtime = self.policy.runtime
+        version = (frame.get("latency") or self.runtimes.get(runtime) or {}).get("version", "")
+        return Provenance(
+            target=self.target.name,
+            profile=self.profile.name,
+            machine=self.machine,
+            runtime=runtime,
+            runtime_version=str(version),
+            threads=self.policy.threads,
+            agent_sha256=str(self._hello.get("sha256", "")),
+            started_at=started_at,
+        )
+
+    # --- the link
+
+    def _open(self) -> None:
+        digest = hashlib.sha256(AGENT_FILE.read_bytes()).hexdigest()
+        with contextlib.ExitStack() as stack:
+            self.target.__enter__()
+            stack.callback(self._close)
+            agent = self.target.upload(AGENT_FILE, f"agent-{digest[:16]}.py")
+            owner = f"{getpass.getuser()}@{socket.gethostname()}"
+            channel = self.target.start(
+                [
+                    self.target.python, "-B", agent,
+                    "--folder", self.target.folder,
+                    "--owner", owner,
+                    "--wait-s", f"{self._wait_s:g}",
+                ]
+            )  # fmt: skip
+            self._client = AgentClient(channel, self.target.name)
+            self._hello = self._client.hello(_HELLO_S + self._wait_s, self._say_waiting())
+            if self._hello.get("sha256") != digest:
+                raise TargetError(f"{self.target.name}: the agent there is not the one sent", outcome="LOST")
+            stack.pop_all()
+
+    def _close(self) -> None:
+        client, self._client = self._client, None
+        self._uploaded.clear()
+        try:
+            if client is not None:
+                client.close()
+        finally:
+            self.target.__exit__(None, None, None)
+
+    def _alive(self) -> AgentClient:
+        """The agent; started anew where the link broke, before this or while nothing was asked of it."""
+        if self._client is not None and time.monotonic() - self._last_use > _TRUSTED_S:
+            try:
+                self._client.request("probe", timeout_s=_GRACE_S)
+            except TargetError:
+                self._close()
+        if self._client is None:
+            self._open()
+        self._last_use = time.monotonic()
+        if self._client is None:
+            raise TargetError(f"{self.target.name}: no agent", outcome="LOST")
+        return self._client
+
+    def _diagnose(self, error: TargetError) -> tuple[Outcome, str]:
+        """The outcome that a broken request stands for. The link is given up; the next request makes a new one."""
+        outcome = Outcome(error.outcome or Outcome.LOST)
+        message = f"{error.message} ({error.hint})" if error.hint else error.message
+        if outcome in {Outcome.NO_SPACE, Outcome.BUSY, Outcome.NO_RUNTIME}:
+            return outcome, message  # the device answered: the link is sound
+        before = self.machine.get("boot_id")
+        self._close()
+        for _ in _attempts(self._reconnect_s):
+            with contextlib.suppress(CannotMeasureError):
+                self._open()
+                if before and self.machine.get("boot_id") not in {None, "", before}:
+                    return Outcome.REBOOTED, f"{self.target.name}: the device rebooted during the measurement"
+                return outcome, f"{message}; the device is reachable again"
+        return outcome, message
+
+    def _say_waiting(self) -> Any:
+        said: list[str] = []
+
+        def say(owner: str) -> None:
+            if not said:
+                said.append(owner)
+                self._progress.say(f"{self.target.name} is being measured on by {owner}; waiting")
+
+        return say
+
+
+def _attempts(seconds: float) -> Iterator[int]:
+    """Try at once, then every few seconds while the time lasts."""
+    end = time.monotonic() + seconds
+    number = 0
+    while True:
+        yield number
+        number += 1
+        if time.monotonic() + _RETRY_S > end:
+            return
+        time.sleep(_RETRY_S)
+
+
+def _check_unchanged(artifact: Artifact) -> None:
+    try:
+        with artifact.path.open("rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise StorageError(f"cannot read the artifact {artifact.path}: {error.strerror}") from error
+    if digest.hexdigest() != artifact.sha256:
+        raise StorageError(
+            f"{artifact.path} is not the file that its record describes (sha256 differs)", hint="export it again"
+        )

@@ -1,0 +1,42 @@
+"""`edgeprune measure`: one artifact on one device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.progress import SILENT, Progress
+from edgeprune.records.artifact import Artifact
+from edgeprune.records.measurement import Measurement
+
+if TYPE_CHECKING:
+    from edgeprune.records.profile import DeviceProfile, MeasurementPolicy
+    from edgeprune.targets.base import Target
+
+__all__ = ["measure"]
+
+
+def measure(
+    artifact: Artifact | Path | str,
+    *,
+    target: Target | str = "local",
+    profile: DeviceProfile | str | Path = "host",
+    policy: MeasurementPolicy | None = None,
+    progress: Progress = SILENT,
+    **options: Any,
+) -> Measurement:
+    """Measure an artifact, or a file described by its manifest or by itself; `options` are the target's.
+
+    A failed measurement is an outcome in the record. Raises TargetError where the device cannot be reached, UsageError
+    where target, profile or file are not usable.
+    """
+    from edgeprune.export import manifest
+    from edgeprune.measure.session import Session
+    from edgeprune.records.profile import load_profile
+    from edgeprune.targets.parse import open_target
+
+    found = artifact if isinstance(artifact, Artifact) else manifest.read(Path(artifact))
+    kind = load_profile(profile) if isinstance(profile, (str, Path)) else profile
+    device = open_target(target, **options) if isinstance(target, str) else target
+    with Session(device, kind, policy=policy, progress=progress) as session:
+        return session.measure(found)

@@ -1,0 +1,294 @@
+"""The ssh target against a real OpenSSH server: the contract, strict host keys, the ways in and through."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeprune.errors import HostKeyError, TargetError, UsageError
+from edgeprune.pipeline.device import HostKeyOffer, trust
+from edgeprune.targets.base import Target
+from edgeprune.targets.parse import open_target
+from edgeprune.testing.sshd import Sshd
+from edgeprune.testing.targets import TargetContract, run
+
+HELLO = "print('hello')"
+
+
+class TestSsh(TargetContract):
+    @pytest.fixture(autouse=True)
+    def _server(self, server: Sshd) -> None:
+        self.url = server.url
+
+    def make(self) -> Target:
+        return open_target(self.url)
+
+
+@pytest.fixture
+def own_server(server: Sshd) -> Iterator[Sshd]:
+    with Sshd() as mine:
+        yield mine
+
+
+def test_name_has_no_options(server: Sshd) -> None:
+    assert open_target(server.url).name == f"ssh://{server.user}@127.0.0.1:{server.port}"
+
+
+def test_unknown_host_key_is_refused(server: Sshd, tmp_path: Path) -> None:
+    target = open_target(server.url, known_hosts=tmp_path / "none")
+    with pytest.raises(HostKeyError) as caught:
+        target.__enter__()
+    assert f"ssh-ed25519 {server.fingerprint}" in caught.value.message
+    assert "not known" in caught.value.message
+    assert "edgeprune device trust 'ssh://" in str(caught.value.hint)
+    assert caught.value.exit_code == 3
+
+
+def test_changed_host_key_is_refused_with_both_fingerprints(own_server: Sshd) -> None:
+    old = own_server.fingerprint
+    with open_target(own_server.url) as target:
+        assert run(target, HELLO) == b"hello\n"
+    own_server.change_host_key()
+    assert own_server.fingerprint != old
+    with pytest.raises(HostKeyError, match="CHANGED") as caught:
+        open_target(own_server.url).__enter__()
+    assert f"offers ssh-ed25519 {own_server.fingerprint}" in caught.value.message
+    assert f"known is ssh-ed25519 {old} ({own_server.known_hosts}:1)" in caught.value.message
+    assert "edgeprune device trust" in str(caught.value.hint)
+
+
+def test_trust_shows_asks_and_writes(own_server: Sshd, tmp_path: Path) -> None:
+    known = tmp_path / "new" / "known_hosts"
+    shown: list[HostKeyOffer] = []
+
+    def answer(yes: bool, offer: HostKeyOffer) -> bool:
+        shown.append(offer)
+        return yes
+
+    refused = trust(own_server.url, lambda offer: answer(False, offer), known_hosts=known)
+    assert (refused.state, refused.written, known.exists()) == ("unknown", False, False)
+    accepted = trust(own_server.url, lambda offer: answer(True, offer), known_hosts=known)
+    assert accepted.written
+    assert [offer.fingerprint for offer in shown] == [own_server.fingerprint] * 2
+    assert accepted.host == f"[127.0.0.1]:{own_server.port}"
+    with open_target(own_server.url, known_hosts=known) as target:
+        assert run(target, HELLO) == b"hello\n"
+
+    old = own_server.fingerprint
+    own_server.change_host_key()
+    changed = trust(own_server.url, lambda offer: answer(True, offer), known_hosts=known)
+    assert changed.state == "changed"
+    assert changed.known == (f"{old} ({known}:1)",)
+    assert len(known.read_text().splitlines()) == 1
+    with open_target(own_server.url, known_hosts=known) as target:
+        assert run(target, HELLO) == b"hello\n"
+    assert trust(own_server.url, lambda offer: pytest.fail("asked again"), known_hosts=known).state == "known"
+    assert trust(own_server.url, lambda offer: False, known_hosts=known).to_json()["written"] is False
+
+
+def test_known_hosts_of_ssh_keygen_is_understood(server: Sshd, tmp_path: Path) -> None:
+    hashed = tmp_path / "hashed"
+    shutil.copy(server.known_hosts, hashed)
+    subprocess.run(["ssh-keygen", "-q", "-H", "-f", hashed], check=True, capture_output=True)
+    assert hashed.read_text().startswith("|1|")
+    with open_target(server.url, known_hosts=hashed) as target:
+        assert run(target, HELLO) == b"hello\n"
+
+
+def test_other_kind_of_key_known_first(tmp_path: Path) -> None:
+    """Of a host with several keys the known one is asked for, or it would look changed."""
+    kinds = ("ed25519", "ecdsa", "rsa")
+    with Sshd(kinds=kinds) as server:
+        for kind in kinds:
+            known = tmp_path / kind
+            known.write_text(f"[127.0.0.1]:{server.port} {(server.folder / f'host_{kind}.pub').read_text()}")
+            with open_target(server.url, known_hosts=known) as target:
+                assert run(target, HELLO) == b"hello\n"
+
+
+def test_wrong_key_is_refused_with_what_was_tried(server: Sshd, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other], check=True)
+    with pytest.raises(TargetError, match=f"tried: {other}") as caught:
+        open_target(server.url, identity=other).__enter__()
+    assert "ssh-copy-id" in str(caught.value.hint)
+
+
+def test_key_with_passphrase_says_ssh_add(server: Sshd, tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret words", "-f", locked], check=True)
+    with pytest.raises(TargetError, match="passphrase: ssh-add"):
+        open_target(server.url, identity=locked).__enter__()
+
+
+def test_key_from_the_agent(server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """IdentitiesOnly is not set and no identity is given: the agent's keys are tried."""
+    agent = subprocess.Popen(
+        ["ssh-agent", "-D", "-a", tmp_path / "agent"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(200):
+            if (tmp_path / "agent").exists():
+                break
+            threading.Event().wait(0.02)
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
+        subprocess.run(["ssh-add", "-q", server.identity], check=True, capture_output=True)
+        config = tmp_path / "config"
+        config.write_text(f"Host *\n  UserKnownHostsFile {server.known_hosts}\n")
+        address = f"ssh://{server.user}@127.0.0.1:{server.port}?python={sys.executable}"
+        with open_target(address, config=config) as target:
+            assert run(target, HELLO) == b"hello\n"
+    finally:
+        agent.terminate()
+        agent.wait()
+
+
+def test_ssh_config_is_honoured(server: Sshd, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(
+        f"Host Board\n  HostName 127.0.0.1\n  Port {server.port}\n  User {server.user}\n"
+        f"  IdentityFile {server.identity}\n  IdentitiesOnly yes\n  UserKnownHostsFile {server.known_hosts}\n"
+    )
+    with open_target("ssh://Board", config=config, python=sys.executable) as target:
+        assert target.name == f"ssh://{server.user}@Board:{server.port}"
+        assert run(target, HELLO) == b"hello\n"
+
+
+def test_proxy_jump_checks_both_hosts(server: Sshd, tmp_path: Path) -> None:
+    with Sshd() as inner:
+        known = tmp_path / "known"
+        config = tmp_path / "config"
+        config.write_text(
+            f"Host inner\n  HostName 127.0.0.1\n  Port {inner.port}\n"
+            f"  ProxyJump {server.user}@127.0.0.1:{server.port}\n"
+            f"  IdentityFile {inner.identity}\n"
+            f"Host 127.0.0.1\n  IdentityFile {server.identity}\n"
+            f"Host *\n  User {server.user}\n  UserKnownHostsFile {known}\n"
+        )
+
+        def attempt() -> bytes:
+            with open_target("ssh://inner", config=config, python=sys.executable) as target:
+                return run(target, HELLO)
+
+        with pytest.raises(HostKeyError, match=str(server.port)):
+            attempt()
+        known.write_text(server.known_hosts.read_text())
+        with pytest.raises(HostKeyError, match=str(inner.port)):
+            attempt()
+        known.write_text(server.known_hosts.read_text() + inner.known_hosts.read_text())
+        assert attempt() == b"hello\n"
+
+
+def test_proxy_command(server: Sshd, tmp_path: Path) -> None:
+    relay = tmp_path / "relay.py"
+    relay.write_text(
+        "import os, socket, sys, threading\n"
+        "s = socket.create_connection((sys.argv[1], int(sys.argv[2])))\n"
+        "def up():\n"
+        "    while d := os.read(0, 65536): s.sendall(d)\n"
+        "    os._exit(0)\n"
+        "threading.Thread(target=up, daemon=True).start()\n"
+        "while d := s.recv(65536): os.write(1, d)\n"
+    )
+    command = shlex.join([sys.executable, str(relay)])
+    config = tmp_path / "config"
+    config.write_text(f"Host board\n  HostName 127.0.0.1\n  Port {server.port}\n  ProxyCommand {command} %h %p\n")
+    target = open_target(
+        "ssh://board", config=config, python=sys.executable, identity=server.identity, known_hosts=server.known_hosts
+    )
+    with target:
+        assert run(target, HELLO) == b"hello\n"
+    broken = tmp_path / "broken"
+    broken.write_text("Host board\n  ProxyCommand /bin/false\n")
+    with pytest.raises(TargetError, match="board:22") as caught:
+        open_target("ssh://board", config=broken).__enter__()
+    assert caught.value.outcome in {"LOST", "TIMEOUT"}
+
+
+def test_unreachable_hosts_say_so() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        with pytest.raises(TargetError, match="refused") as caught:
+            open_target(f"ssh://me@127.0.0.1:{port}").__enter__()
+    assert caught.value.outcome == "LOST"
+    with pytest.raises(TargetError, match="no such host"):
+        open_target("ssh://me@no-such-host.invalid").__enter__()
+
+
+def test_something_else_than_ssh_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeprune.targets.ssh._CONNECT_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as mute, pytest.raises(TargetError) as caught:
+        open_target(f"ssh://me@127.0.0.1:{mute.getsockname()[1]}").__enter__()
+    assert caught.value.outcome in {"LOST", "TIMEOUT"}
+
+
+def test_no_interpreter_on_the_device(server: Sshd) -> None:
+    with pytest.raises(TargetError, match="there is no /no/python") as caught:
+        open_target(server.url, python="/no/python").__enter__()
+    assert caught.value.outcome == "NO_RUNTIME"
+
+
+def test_first_interpreter_of_the_path(server: Sshd) -> None:
+    address = server.url.partition("?")[0]
+    with open_target(address, identity=server.identity, known_hosts=server.known_hosts) as target:
+        assert target.python.startswith("/")
+        assert run(target, HELLO) == b"hello\n"
+
+
+def test_full_device_has_no_space(small_disk: Path, tmp_path: Path) -> None:
+    source = tmp_path / "big"
+    source.write_bytes(bytes(4 << 20))
+    with Sshd({"TMPDIR": str(small_disk)}) as server, open_target(server.url) as target:
+        assert target.folder.startswith(str(small_disk))
+        with pytest.raises(TargetError, match=r"4194304 bytes needed, \d+ free") as caught:
+            target.upload(source, "big")
+        assert caught.value.outcome == "NO_SPACE"
+
+
+def test_broken_link_is_lost(own_server: Sshd) -> None:
+    with open_target(own_server.url) as target:
+        channel = target.start(["cat"])  # it ends with its input
+        threading.Timer(0.3, own_server.drop_connections).start()
+        with pytest.raises(TargetError) as caught:
+            channel.receive(20)
+        assert caught.value.outcome == "LOST"
+        with pytest.raises(TargetError, match="connection is lost"):
+            target.start(["true"])
+        shutil.rmtree(target.folder)  # nobody can on a broken link, but an agent would have
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("ssh://me:secret@board", "password"),
+        ("ssh://board/path", "not the address"),
+        ("ssh://board:99999", "Port"),
+        ("ssh://board?colour=red", "unknown option 'colour'"),
+        ("ssh://-oProxyCommand=x", "user and host name"),
+        ("ssh://me;id@board", "user and host name"),
+        ("board", "did you mean ssh://board"),
+        ("telnet://board", "not a target"),
+        ("local://?identity=x", "unknown option 'identity'"),
+        ("", "not a target"),
+    ],
+)
+def test_bad_addresses(text: str, why: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        open_target(text)
+    assert why in f"{caught.value.message} {caught.value.hint}"
+    assert "secret" not in caught.value.message
+
+
+def test_options_of_another_target_are_refused() -> None:
+    with pytest.raises(UsageError, match="identity"):
+        open_target("local", identity="x")
+    assert open_target("local", python=None).name == "local"
