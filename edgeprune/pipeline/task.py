@@ -43,7 +43,7 @@ _PARTS = {**_REQUIRED, **_OPTIONAL}
 
 
 class Task(Protocol):
-    """What every task has. Two further parts are optional and go together: `train_batches()` and `loss(model, batch)`."""
+    """What every task has. Two more parts are optional and go together: `train_batches()` and `loss(model, batch)`."""
 
     def model(self) -> nn.Module:
         """The trained network. Called once in a process; a resumed run expects the same weights again."""
@@ -73,16 +73,16 @@ def check_task(task: Any, name: str | None = None, folder: Path | None = None) -
     checked = CheckedTask(task, name or type(task).__name__, folder or _folder_of(task))
     missing = [part for part in _REQUIRED if not checked.has(part)]
     if missing:
-        raise checked._lacks(missing[0])
+        raise checked.lacks(missing[0])
     for part in _OPTIONAL:
         # A misspelt optional part would otherwise silently turn fine-tuning off.
         if not checked.has(part) and near_name(part, _public_names(task) - set(_PARTS)):
-            raise checked._lacks(part)
+            raise checked.lacks(part)
     present = [part for part in _OPTIONAL if checked.has(part)]
     if len(present) == 1:
         absent = next(part for part in _OPTIONAL if part not in present)
         raise TaskError(
-            f"{checked.name} has {present[0]}() but no {absent}(): they only work together{checked._where()}",
+            f"{checked.name} has {present[0]}() but no {absent}(): they only work together{checked.where()}",
             hint=f"add {_PARTS[absent]}; or remove {present[0]}() to go without fine-tuning",
         )
     return checked
@@ -113,7 +113,7 @@ class CheckedTask:
         if not isinstance(model, nn.Module):
             hint = "return the network itself (a torch.nn.Module)"
             if isinstance(model, dict):
-                hint = "that looks like a state dict: make the network, load_state_dict() into it, and return the network"
+                hint = "that looks like a state dict: load_state_dict() it into a network, and return the network"
             elif inspect.isclass(model):
                 hint = "return an instance of the class, not the class"
             raise self._returned("model", model, "not a torch.nn.Module", hint)
@@ -191,7 +191,7 @@ class CheckedTask:
 
     def _call(self, part: str, *arguments: Any) -> Any:
         if not self.has(part):
-            raise self._lacks(part)
+            raise self.lacks(part)
         function = getattr(self._task, part)
         return self._guarded(part, lambda: function(*arguments))
 
@@ -199,18 +199,20 @@ class CheckedTask:
         with _guard(f"{part}() of {self.name}", self.folder), on_path(self.folder):
             return function()
 
-    def _lacks(self, part: str) -> TaskError:
+    def lacks(self, part: str) -> TaskError:
+        """The error that the part is missing, with a look at whether it is only misspelt."""
         near = near_name(part, _public_names(self._task) - set(_PARTS))
         asks = f"it has {near!r}: did you mean {part!r}? " if near else ""
         attribute = getattr(self._task, part, None)
         state = f"has no {part}()" if attribute is None else f"has {part!r}, but not as a method"
-        return TaskError(f"{self.name} {state}{self._where()}", hint=f"{asks}write {_PARTS[part]}")
+        return TaskError(f"{self.name} {state}{self.where()}", hint=f"{asks}write {_PARTS[part]}")
 
     def _returned(self, part: str, value: Any, wrong: str, hint: str) -> TaskError:
-        where = self._where(part)
+        where = self.where(part)
         return TaskError(f"{part}() of {self.name} returned {_short(value)}, {wrong}{where}", hint=hint)
 
-    def _where(self, part: str | None = None) -> str:
+    def where(self, part: str | None = None) -> str:
+        """A line of a message that says where the class, or a part of it, is defined."""
         line = source_line(getattr(self._task, part) if part else type(self._task))
         return f"\n  at {line}" if line else ""
 

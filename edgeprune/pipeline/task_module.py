@@ -19,6 +19,8 @@ from edgeprune.errors import EdgepruneError, TaskError
 
 __all__ = ["import_object", "near_name", "on_path", "source_line", "user_frame"]
 
+_ABSENT = object()
+
 
 def import_object(reference: str, base: Path) -> tuple[Any, Path]:
     """What "file.py:Name" or "package.module:Name" names, and the folder of its file; raises TaskError."""
@@ -32,13 +34,16 @@ def import_object(reference: str, base: Path) -> tuple[Any, Path]:
     else:
         module = _import_module(module_text, base)
         folder = Path(module.__file__).resolve().parent if module.__file__ else base
-    if not hasattr(module, name):
+    thing: Any = module
+    for attribute in name.split("."):
+        thing = getattr(thing, attribute, _ABSENT)
+    if thing is _ABSENT:
         own = [key for key, value in vars(module).items() if _is_own(value, module) and not key.startswith("_")]
         near = near_name(name, own)
         asks = f"did you mean {near!r}? " if near else ""
         has = f"it defines {', '.join(sorted(own))}" if own else "it defines no class"
         raise TaskError(f"{module_text} has no {name!r}\n  at {module.__file__}", hint=asks + has)
-    return getattr(module, name), folder
+    return thing, folder
 
 
 @contextmanager
@@ -94,7 +99,7 @@ def _import_file(path: Path, text: str) -> ModuleType:
         others = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
         near = near_name(path.name, others)
         asks = f"did you mean {near!r}? " if near else ""
-        raise TaskError(f"no such file: {path}", hint=f"{asks}the task is named as file.py:Class, relative to its project")
+        raise TaskError(f"no such file: {path}", hint=f"{asks}name it as file.py:Class, relative to the project")
     # Unique by path: two projects may both have a task.py, and neither may shadow an installed module.
     name = f"edgeprune_task_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)

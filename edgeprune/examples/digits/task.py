@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,7 +64,7 @@ class Digits:
             self.train(model)
             part = WEIGHTS.with_suffix(".part")
             save_file(model.state_dict(), part)
-            os.replace(part, WEIGHTS)  # whole or not at all
+            part.replace(WEIGHTS)  # whole or not at all
         return model.eval()
 
     def train(self, model: nn.Module) -> None:

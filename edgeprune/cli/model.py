@@ -1,0 +1,225 @@
+"""Commands on a model or an artifact: prune, export, measure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprune.cli.options import as_json, budget_options, device_options, emit, limits
+from edgeprune.cli.progress import open_progress
+from edgeprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgeprune.graph.captured import Captured
+    from edgeprune.pipeline.task import CheckedTask
+    from edgeprune.records.budget import BudgetCheck
+    from edgeprune.records.figures import Figures
+    from edgeprune.records.measurement import Measurement
+
+__all__ = ["export_command", "measure_command", "prune_command"]
+
+_SOURCE = "SOURCE is a captured model (.pt2), a task (task.py:Class), or a project (its folder or edgeprune.yaml)."
+
+
+@click.command("prune", epilog=_SOURCE, short_help="Prune a model by a ratio, without a device.")
+@click.argument("source")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The pruned model, a .pt2 file.")
+@click.option(
+    "--ratio",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.5,
+    show_default=True,
+    help="The share of the channels of every group that is removed.",
+)
+@click.option("--importance", default="l2", show_default=True, help="l1, l2, bn_scale, taylor, random, or a plug-in.")
+@click.option("--round-to", type=click.IntRange(min=1), default=1, show_default=True, help="Of widths.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--onnx", type=click.Path(path_type=Path), help="Export the pruned model there as well.")
+@click.option("--groups", is_flag=True, help="Only show the channel groups, and why frozen ones are.")
+@as_json
+def prune_command(
+    *,
+    source: str,
+    output: Path | None,
+    ratio: float,
+    importance: str,
+    round_to: int,
+    seed: int,
+    onnx: Path | None,
+    groups: bool,
+    json_output: bool,
+) -> None:
+    """Remove a share of all channels of SOURCE, verify the result, and save it; nothing is trained or measured."""
+    from edgeprune.pipeline.prune import prune
+
+    if output is None and not groups:
+        raise UsageError("where shall the pruned model go?", hint="name a file: --output small.pt2")
+    with open_progress() as progress:
+        with progress.step("capturing the model"):
+            captured, task = _captured(source)
+        if groups or output is None:
+            report = _groups(captured)
+        else:
+            report = prune(
+                captured,
+                output,
+                ratio=ratio,
+                importance=importance,
+                round_to=round_to,
+                seed=seed,
+                export_to=onnx,
+                task=task,
+                progress=progress,
+            )
+    if json_output:
+        emit(report)
+        return
+    for line in _group_lines(report) if groups else _prune_lines(report):
+        click.echo(line)
+
+
+@click.command("export", epilog=_SOURCE, short_help="Export a model, checked in its runtime.")
+@click.argument("source")
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option("--format", "file_format", default="onnx", show_default=True)
+@as_json
+def export_command(source: str, output: Path, file_format: str, json_output: bool) -> None:
+    """Write SOURCE as a file that a runtime executes (OUTPUT), and check it in that runtime against the model."""
+    from edgeprune.export.manifest import manifest_path
+    from edgeprune.pipeline.export import export
+
+    with open_progress() as progress:
+        with progress.step("capturing the model"):
+            captured, _ = _captured(source)
+        with progress.step("exporting"):
+            artifact = export(captured, output, format=file_format)
+    manifest = manifest_path(artifact.path)
+    if json_output:
+        emit(
+            {
+                "artifact": str(artifact.path),
+                "manifest": str(manifest),
+                "format": artifact.format,
+                "sha256": artifact.sha256,
+                "size_bytes": artifact.size_bytes,
+                "provenance": dict(artifact.provenance),
+            }
+        )
+        return
+    click.echo(f"{artifact.path}: {artifact.size_bytes} bytes, sha256 {artifact.sha256}")
+    click.echo(f"{manifest}: worst relative difference to the model {artifact.provenance['parity_error']:.2g}")
+
+
+@click.command("measure", short_help="Measure an exported file on a device.")
+@click.argument("artifact", type=click.Path(path_type=Path))
+@device_options
+@budget_options
+@as_json
+def measure_command(
+    *, artifact: Path, target: str | None, profile: str | None, json_output: bool, **maxima: str | None
+) -> int:
+    """Measure ARTIFACT (an .onnx file) on a device: latency, peak memory, size, energy.
+
+    With limits the exit code tells whether they are met; accuracy is not known here.
+    """
+    from edgeprune.export import manifest
+    from edgeprune.pipeline.measure import measure
+    from edgeprune.records import codec
+    from edgeprune.records.figures import figures_of
+    from edgeprune.records.measurement import Outcome
+
+    budget = limits(maxima)
+    for limit in budget.limits:
+        if limit.relative or limit.is_accuracy:
+            raise UsageError(
+                f"{limit.text!r} needs the dense model, which `measure` does not know",
+                hint="give an absolute limit, or use `edgeprune run`",
+            )
+    with open_progress() as progress:
+        described = manifest.read(artifact)
+        measurement = measure(described, target=target or "local", profile=profile or "host", progress=progress)
+    figures = figures_of(measurement, described, None)
+    check = budget.check(figures, {})
+    if json_output:
+        emit({**codec.to_json(measurement), "check": codec.to_json(check)})
+    else:
+        for line in _measurement_lines(measurement, figures, check):
+            click.echo(line)
+    if measurement.outcome is Outcome.OOM:
+        return 1  # that it does not fit is the answer, and not a failed attempt
+    if not measurement.outcome.is_result:
+        return 3
+    return {"met": 0, "violated": 1, "unknown": 3}[check.state.value]
+
+
+def _captured(source: str) -> tuple[Captured, CheckedTask | None]:
+    path = Path(source)
+    if path.suffix == ".pt2":
+        from edgeprune.graph.storage import load
+
+        if not path.is_file():
+            raise UsageError(f"there is no file {path}")
+        return load(path), None
+    task = _task(source, path)
+    from edgeprune.graph.capture import capture
+
+    return capture(task.model().eval(), task.example_inputs()), task
+
+
+def _task(source: str, path: Path) -> CheckedTask:
+    from edgeprune.pipeline.task import load_task
+
+    if path.is_dir() or path.suffix in (".yaml", ".yml"):
+        from edgeprune.records.project import load_project
+
+        project = load_project(path)
+        return load_task(project.task, project.folder)
+    if ":" not in source:
+        raise UsageError(f"{source!r} is no model, task or project", hint=_SOURCE)
+    return load_task(source, Path.cwd())
+
+
+def _groups(captured: Captured) -> dict[str, Any]:
+    return {
+        "groups": [{"name": g.name, "units": g.units, "members": len(g.members)} for g in captured.groups],
+        "frozen": [{"name": g.name, "units": g.units, "reason": g.frozen} for g in captured.frozen],
+    }
+
+
+def _group_lines(report: dict[str, Any]) -> list[str]:
+    lines = [f"{g['name']}: {g['units']} units, {g['members']} tensor dimensions" for g in report["groups"]]
+    return lines + [f"{g['name']}: {g['units']} units, frozen: {g['reason']}" for g in report["frozen"]]
+
+
+def _prune_lines(report: dict[str, Any]) -> list[str]:
+    def change(name: str) -> str:
+        before, after = report[name]["before"], report[name]["after"]
+        return f"{before} -> {after} ({after / before:.1%})" if before else f"{before} -> {after}"
+
+    lines = [f"{g['name']}: {g['units']} -> {g['kept']}" for g in report["groups"]]
+    lines += [f"{name}: {change(name)}" for name in ("params", "macs", "peak_activation_bytes")]
+    if report["verification_error"] is not None:
+        lines.append(f"verified: relative difference to the reference {report['verification_error']:.2g}")
+    lines.append(f"wrote {report['output']}")
+    if report["artifact"]:
+        lines.append(f"wrote {report['artifact']} (relative difference to the model {report['parity_error']:.2g})")
+    return lines
+
+
+def _measurement_lines(measurement: Measurement, figures: Figures, check: BudgetCheck) -> list[str]:
+    from edgeprune.records.figures import format_figure
+
+    lines = [f"outcome: {measurement.outcome.value}" + (f": {measurement.message}" if measurement.message else "")]
+    for name, figure in figures.items():
+        if figure.value is None:
+            lines.append(f"{name}: missing: {figure.missing}")
+            continue
+        bound = f" (95 % upper bound {format_figure(name, figure.upper)})" if figure.upper is not None else ""
+        lines.append(f"{name}: {format_figure(name, figure.value)}{bound}")
+    lines += [f"warning: {warning}" for warning in measurement.warnings]
+    for entry in check.limits:
+        reason = f": {entry.reason}" if entry.reason else ""
+        lines.append(f"limit {entry.limit.metric} {entry.limit.text}: {entry.state.value}{reason}")
+    return lines

@@ -1,0 +1,162 @@
+"""Commands on a project: init, run, report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprune.cli.main import Invocation
+from edgeprune.cli.options import as_json, budget_options, device_options, emit, limits
+from edgeprune.cli.progress import open_progress
+from edgeprune.errors import StorageError, UsageError
+
+if TYPE_CHECKING:
+    from edgeprune.records.project import Project
+
+__all__ = ["init_command", "report_command", "run_command"]
+
+_RESULT = "result.json"
+_JOURNAL = "journal.jsonl"
+
+
+@click.command("init", short_help="Begin a project, empty or with an example.")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--example", metavar="NAME", help="Write an example that works: digits.")
+@as_json
+def init_command(folder: Path, example: str | None, json_output: bool) -> None:
+    """Begin a project in FOLDER: a task (task.py) and a project file (edgeprune.yaml)."""
+    from edgeprune.pipeline.init import init
+
+    files = init(folder, example=example)
+    if json_output:
+        emit({"folder": str(folder), "files": [str(file) for file in files]})
+        return
+    for file in files:
+        click.echo(f"wrote {file}")
+    if example is None:
+        click.echo(f"fill in {folder / 'task.py'}, then: edgeprune run {folder}")
+    else:
+        click.echo(f"next: edgeprune run {folder}")
+
+
+@click.command("run", short_help="Prune until the budget is met by measurement.")
+@click.argument("project", type=click.Path(path_type=Path), default=Path())
+@device_options
+@budget_options
+@click.option("--seed", type=int, help="Of everything random.")
+@click.option("--strategy", metavar="NAME", help="How to search: uniform, greedy, or a plug-in's.")
+@click.option("--run-dir", type=click.Path(path_type=Path), help="The run's folder; a new one in runs/ by default.")
+@click.option("--resume", is_flag=True, help="Go on with a run that was stopped: the latest, or that of --run-dir.")
+@as_json
+@click.pass_obj
+def run_command(
+    invocation: Invocation,
+    /,
+    *,
+    project: Path,
+    target: str | None,
+    profile: str | None,
+    seed: int | None,
+    strategy: str | None,
+    run_dir: Path | None,
+    resume: bool,
+    json_output: bool,
+    **maxima: str | None,
+) -> int:
+    """Prune the model of PROJECT (a folder with edgeprune.yaml, or the file) until its budget is met by measurement."""
+    from edgeprune.records import codec
+    from edgeprune.records.project import load_project
+    from edgeprune.report.text import render
+
+    settings = _overridden(load_project(project), maxima, target=target, profile=profile, seed=seed, strategy=strategy)
+
+    from edgeprune.pipeline import run as pipeline
+    from edgeprune.pipeline.task import load_task
+
+    if run_dir is None:
+        run_dir = _latest(settings.runs) if resume else pipeline.new_run_dir(settings.runs)
+    invocation.resume = _resume_command(invocation.arguments, run_dir)
+    with open_progress() as progress:
+        progress.say(f"run folder: {run_dir}")
+        with progress.step("loading the task"):
+            task = load_task(settings.task, settings.folder)
+        result = pipeline.run(settings, task=task, run_dir=run_dir, resume=resume, progress=progress)
+    invocation.resume = ()
+    data = codec.to_json(result)
+    if json_output:
+        emit({**data, "run_dir": str(run_dir.absolute())})
+    else:
+        click.echo(render(data, run_dir=run_dir), nl=False)
+    return result.exit_code
+
+
+@click.command("report", short_help="Show the result of a run.")
+@click.argument("run", type=click.Path(path_type=Path))
+@as_json
+def report_command(run: Path, json_output: bool) -> None:
+    """Show the result of RUN (a run's folder, or its result.json)."""
+    from edgeprune.report.text import render
+
+    file = run / _RESULT if run.is_dir() else run
+    try:
+        data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        hint = "name a run's folder, like runs/20260101-120000"
+        if (run / _JOURNAL).exists():
+            hint = f"the run was not finished; go on with: edgeprune run PROJECT --resume --run-dir {run}"
+        raise UsageError(f"there is no result in {run}", hint=hint) from error
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{file} cannot be read: {error}") from error
+    if not isinstance(data, dict):
+        raise StorageError(f"{file} is not a result of edgeprune")
+    text = render(data, run_dir=file.parent)
+    if json_output:
+        emit(data)
+    else:
+        click.echo(text, nl=False)
+
+
+def _overridden(
+    project: Project,
+    maxima: dict[str, str | None],
+    *,
+    target: str | None,
+    profile: str | None,
+    seed: int | None,
+    strategy: str | None,
+) -> Project:
+    """The project with what the command line says in place of what its file says."""
+    device, search = project.device, project.search
+    if target is not None:
+        device = replace(device, target=target)
+    if profile is not None:
+        device = replace(device, profile=profile)
+    if seed is not None:
+        search = replace(search, seed=seed)
+    if strategy is not None:
+        search = replace(search, strategy=strategy)
+    budget = project.budget.override(limits(maxima, base=project.budget))
+    return replace(project, device=device, search=search, budget=budget)
+
+
+def _latest(runs: Path) -> Path:
+    journals = sorted(runs.glob(f"*/{_JOURNAL}"), key=lambda file: (file.stat().st_mtime, file.parent.name))
+    if not journals:
+        raise UsageError(f"there is no run in {runs} to resume", hint="name its folder with --run-dir, or start one")
+    return journals[-1].parent
+
+
+def _resume_command(arguments: tuple[str, ...], run_dir: Path) -> tuple[str, ...]:
+    """The same command, resuming in that folder: a run is resumed with the options that it was started with."""
+    kept: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--run-dir":
+            next(rest, None)
+        elif argument != "--resume" and not argument.startswith("--run-dir="):
+            kept.append(argument)
+    return ("edgeprune", *kept, "--resume", "--run-dir", str(run_dir))

@@ -1,0 +1,45 @@
+"""The search as a function call: what `edgeprune run` does, without a project file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgeprune.pipeline.run import run
+from edgeprune.pipeline.task import CheckedTask, check_task
+from edgeprune.progress import SILENT, Progress
+from edgeprune.records.budget import Budget
+from edgeprune.records.project import DeviceSettings, Project, SearchSettings
+from edgeprune.records.recovery import FineTuneSettings
+from edgeprune.records.result import Result
+
+__all__ = ["search"]
+
+
+def search(
+    task: Any,
+    *,
+    budget: Budget,
+    run_dir: Path | str,
+    target: str = "local",
+    profile: str | Path = "host",
+    settings: SearchSettings | None = None,
+    recovery: FineTuneSettings | None = None,
+    resume: bool = False,
+    progress: Progress = SILENT,
+) -> Result:
+    """Prune the model of a task object until a measurement on the target shows that the budget is met.
+
+    `task` has the parts of `edgeprune.Task`; `run_dir` is the run's folder, which `resume` goes on in. Raises as
+    `edgeprune run` does: TaskError, CaptureError, CannotMeasureError and its kinds, ParityError, VerificationError.
+    """
+    checked = task if isinstance(task, CheckedTask) else check_task(task)
+    project = Project(
+        task=f"{type(task).__module__}:{type(task).__qualname__}",
+        path=Path(run_dir).absolute(),
+        device=DeviceSettings(profile=str(profile), target=target),
+        budget=budget,
+        search=settings or SearchSettings(),
+        recovery=recovery or FineTuneSettings(),
+    )
+    return run(project, task=checked, run_dir=Path(run_dir), resume=resume, progress=progress)
