@@ -21,6 +21,7 @@ __all__ = ["check_capture", "fingerprint", "warnings"]
 
 _TOLERANCE = 1e-4  # relative, float32 through another order of operations
 _BARELY = 0.02  # of accuracy: what training brings at the least
+_DRAWS = 3  # random networks differ by some per cent
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -76,15 +77,17 @@ def warnings(task: CheckedTask, model: nn.Module, dense: Trial, budget: Budget) 
 
 
 def _untrained_accuracy(task: CheckedTask, model: nn.Module) -> float | None:
-    """The metric of a copy with freshly drawn weights, None where its layers cannot draw them."""
+    """The best metric of a few copies with freshly drawn weights, None where its layers cannot draw them."""
     from edgeprune.training_data import reproducible
 
     twin = copy.deepcopy(model)
-    drawn = 0
-    with reproducible(0):
-        for module in twin.modules():
-            reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
-                reset()
-                drawn += 1
-        return task.evaluate(twin.eval()) if drawn else None
+    layers = [module for module in twin.modules() if callable(getattr(module, "reset_parameters", None))]
+    if not layers:
+        return None
+    found = []
+    for draw in range(_DRAWS):
+        with reproducible(draw):
+            for layer in layers:
+                layer.reset_parameters()  # type: ignore[operator]
+            found.append(task.evaluate(twin.eval()))
+    return max(found)

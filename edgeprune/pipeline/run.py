@@ -45,6 +45,7 @@ __all__ = ["new_run_dir", "run"]
 
 BEST = "best"
 RESULT = "result.json"
+_WAIT_S = 300.0  # for another run on the same device
 
 
 def run(
@@ -69,6 +70,8 @@ def run(
     example_inputs = task.example_inputs()
     inputs = run_inputs(project, budget, task_parts=_parts(task), model_sha256=baseline.fingerprint(model))
     with Journal.open(run_dir, inputs, resume=resume) as journal, _session(project, profile, progress) as session:
+        device = _device(session)
+        _check_same_device(journal, device)
         with progress.step("capturing the model"):
             captured = capture(model, example_inputs)
         baseline.check_capture(model, captured)
@@ -99,6 +102,7 @@ def run(
             project.recovery,
             format=project.export.format,
             seed=project.search.seed,
+            device=device,
             progress=progress,
         )
 
@@ -167,6 +171,27 @@ def run_inputs(
     }
 
 
+def _device(session: Session) -> dict[str, Any]:
+    """What of the device must stay the same for its measurements to compare."""
+    machine = session.machine
+    return {
+        **{name: machine.get(name) for name in ("board", "cpu", "cpus", "arch")},
+        "runtime": session.policy.runtime,
+        "runtime_version": (session.runtimes.get(session.policy.runtime) or {}).get("version"),
+    }
+
+
+def _check_same_device(journal: Journal, device: Mapping[str, Any]) -> None:
+    recorded = journal.trials[0].details.get("device", device) if journal.trials else device
+    different = [f"{name} was {recorded.get(name)!r}, is {value!r}" for name, value in device.items()
+                 if recorded.get(name) != value]
+    if different:
+        raise UsageError(
+            f"{journal.path.parent}: this run was measured on another device: {'; '.join(different)}",
+            hint="resume it with the device it was started with, or start a new run",
+        )
+
+
 def _parts(task: CheckedTask) -> dict[str, Any]:
     return {"trainable": task.trainable}
 
@@ -177,8 +202,9 @@ def _session(project: Project, profile: DeviceProfile, progress: Progress) -> It
     from edgeprune.targets.parse import open_target
 
     device = project.device
-    target = open_target(device.target, identity_file=device.identity_file, known_hosts=device.known_hosts)
-    with Session(target, profile, progress=progress) as session:
+    keys = {"identity": device.identity_file, "known_hosts": device.known_hosts}
+    target = open_target(device.target, **(keys if device.target.startswith("ssh:") else {}))
+    with Session(target, profile, progress=progress, wait_s=_WAIT_S) as session:
         yield session
 
 

@@ -62,6 +62,7 @@ class Trials:
     recovery: FineTuneSettings
     format: str = "onnx"
     seed: int = 0
+    device: Mapping[str, Any] = field(default_factory=dict)  # kept in the dense trial's details
     progress: Progress = SILENT
     _built: _Built | None = field(default=None, init=False)
 
@@ -97,7 +98,7 @@ class Trials:
         model: Captured
         details: dict[str, Any]
         if candidate.is_dense:
-            model, details = self.captured, {"recovery": "none: the dense model"}
+            model, details = self.captured, {"recovery": "none: the dense model", "device": dict(self.device)}
         else:
             pruned = self.captured.prune(candidate)
             model, details = pruned, self._recover(pruned, candidate, stage, folder)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgeprune.records import codec
 from edgeprune.records.budget import BudgetCheck, LimitCheck, State
-from edgeprune.records.figures import Figure, format_figure
+from edgeprune.records.figures import format_figure
 from edgeprune.records.result import Result
 from edgeprune.records.trial import Trial
 
@@ -63,16 +63,26 @@ def _figures(result: Result) -> list[str]:
             if pruned and isinstance(best_cost, int):
                 row += [f"{best_cost:,} counted", f"{best_cost / dense_cost:.3f} x" if dense_cost else ""]
             rows.append(row)
-    return _table(rows)
+    return [*_table(rows), *_missing(result.dense if best is None else best)]
+
+
+def _missing(trial: Trial) -> list[str]:
+    """Why a figure has no value; a line each, for the reasons are long."""
+    return [
+        f"missing {name}: {figure.missing}"
+        for name in _ALWAYS
+        if (figure := trial.figures.get(name)) is not None and figure.value is None and figure.missing
+    ]
 
 
 def _cell(name: str, trial: Trial) -> str:
-    figure = trial.figures.get(name, Figure(None, missing="not measured"))
-    if figure.value is None:
-        return f"missing: {figure.missing or 'not measured'}"
+    figure = trial.figures.get(name)
+    if figure is None or figure.value is None:
+        return "missing"
     text = format_figure(name, figure.value)
-    if figure.upper is not None and figure.upper != figure.value:
-        text += f" (<= {format_figure(name, figure.upper)})"
+    upper = text if figure.upper is None else format_figure(name, figure.upper)
+    if upper != text:
+        text += f" (<= {upper})"
     return f"{text} {figure.kind}"
 
 

@@ -83,8 +83,9 @@ def test_dense_and_pruned_stand_side_by_side() -> None:
 
 def test_what_is_missing_says_why() -> None:
     text = render(result(PRUNED))
-    assert "missing: no power sensor" in line(text, "energy")
-    assert "missing: needs 130 runs, there were 80" in line(text, "latency p95")
+    assert line(text, "energy") == ["energy", "missing", "missing"]
+    assert "missing energy: no power sensor\n" in text
+    assert "missing latency.p95: needs 130 runs, there were 80\n" in text
 
 
 def test_an_estimate_is_called_one() -> None:
@@ -150,7 +151,7 @@ def test_a_result_without_a_check_has_no_limits() -> None:
 
 def test_a_figure_without_a_counterpart_has_no_change() -> None:
     bare = replace(PRUNED, figures={"accuracy": Figure(0.9)})
-    assert line(render(result(bare)), "peak_memory")[-1] == "missing: not measured"
+    assert line(render(result(bare)), "peak_memory")[-1] == "missing"
 
 
 def test_what_is_no_result_is_refused() -> None:

@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from edgeprune.errors import StorageError, UsageError
+from edgeprune.export import manifest
+from edgeprune.graph.capture import capture
+from edgeprune.graph.captured import Captured
+from edgeprune.pipeline import baseline
+from edgeprune.pipeline.space import importance_scores, search_space, widths
+from edgeprune.pipeline.task import CheckedTask, load_task
+from edgeprune.pipeline.trials import Trials, trial_seed
+from edgeprune.records import codec
+from edgeprune.records.artifact import Artifact
+from edgeprune.records.budget import Budget
+from edgeprune.records.candidate import Candidate
+from edgeprune.records.figures import Figure
+from edgeprune.records.measurement import Latency, Measurement, Outcome
+from edgeprune.records.recovery import FineTuneSettings
+from edgeprune.records.trial import Stage, Trial
+from tests.pipeline.small_project import write_project
+
+
+class Stopwatch:
+    """Stands in for a measuring session: a latency from the file's size, and failures on demand."""
+
+    def __init__(self, *outcomes: Outcome) -> None:
+        self.outcomes = list(outcomes)
+        self.measured: list[Artifact] = []
+
+    def measure(self, artifact: Artifact) -> Measurement:
+        self.measured.append(artifact)
+        outcome = self.outcomes.pop(0) if self.outcomes else Outcome.OK
+        if outcome is not Outcome.OK:
+            return Measurement(artifact.sha256, outcome, None, message="on purpose")
+        ms = artifact.size_bytes / 1e6
+        latency = Latency(200, ms, 0.0, ms, ms, {"p50": ms}, {"p50": ms}, {"p50": ms * 1.01}, raw_ms=(ms,) * 200)
+        return Measurement(artifact.sha256, outcome, None, latency=latency)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_project(tmp_path_factory.mktemp("small")).parent
+
+
+@pytest.fixture(scope="module")
+def task(folder: Path) -> CheckedTask:
+    return load_task("task.py:Small", folder)
+
+
+@pytest.fixture(scope="module")
+def captured(task: CheckedTask) -> Captured:
+    return capture(task.model().eval(), task.example_inputs())
+
+
+@pytest.fixture(scope="module")
+def half(captured: Captured) -> Candidate:
+    return captured.uniform(0.5, "l2", round_to=4)
+
+
+def trials(captured: Captured, task: CheckedTask, run_dir: Path, session: Stopwatch, seed: int = 0) -> Trials:
+    return Trials(captured, task, session, run_dir, FineTuneSettings(epochs=2), seed=seed)
+
+
+def test_the_dense_model_is_measured_as_it_is(captured: Captured, task: CheckedTask, tmp_path: Path) -> None:
+    session = Stopwatch()
+    trial = trials(captured, task, tmp_path, session)(Candidate(), Stage.MEASURE, 0)
+    assert trial.figures["accuracy"].value == task.evaluate(captured.module) > 0.85
+    assert trial.figures["size"].value == (tmp_path / "trials/0000/model.onnx").stat().st_size
+    assert trial.artifact == "trials/0000/model.onnx"
+    assert trial.details["recovery"] == "none: the dense model"
+    assert trial.details["params"] == captured.cost().params
+    artifact = manifest.read(tmp_path / "trials/0000/model.onnx")
+    assert artifact == session.measured[0]
+
+
+def test_screening_ends_with_the_accuracy(
+    captured: Captured, task: CheckedTask, half: Candidate, tmp_path: Path
+) -> None:
+    session = Stopwatch()
+    trial = trials(captured, task, tmp_path, session)(half, Stage.SCREEN, 1)
+    assert session.measured == []
+    assert set(trial.figures) == {"accuracy"}
+    assert trial.outcome == "OK"
+    assert trial.artifact is None
+    assert trial.details["recovery"] == "batch-norm re-estimation"
+    assert trial.details["verification_error"] < 1e-4
+    data = json.loads((tmp_path / "trials/0001/candidate.json").read_text())
+    assert codec.from_json(data) == half
+
+
+def test_measuring_writes_the_artifact_and_the_measurement(
+    captured: Captured, task: CheckedTask, half: Candidate, tmp_path: Path
+) -> None:
+    trial = trials(captured, task, tmp_path, Stopwatch())(half, Stage.MEASURE, 1)
+    path = tmp_path / "trials/0001/model.onnx"
+    size = path.stat().st_size
+    measurement = codec.from_json(json.loads((tmp_path / "trials/0001/measurement.json").read_text()))
+    assert isinstance(measurement, Measurement)
+    assert measurement.artifact_sha256 == manifest.read(path).sha256
+    assert measurement.latency is not None
+    assert trial.figures["latency.p50"] == Figure(size / 1e6, size / 1e6 * 1.01)
+    assert trial.details["macs"] < captured.cost().macs
+    assert trial.details["parity_error"] < 1e-3
+    assert not (tmp_path / "trials/0001/model.pt2").exists()
+
+
+def test_a_final_trial_is_fine_tuned_and_its_files_agree(
+    captured: Captured, task: CheckedTask, half: Candidate, tmp_path: Path
+) -> None:
+    before = baseline.fingerprint(captured.module)
+    run = trials(captured, task, tmp_path, Stopwatch())
+    screened, final = run(half, Stage.SCREEN, 1), run(half, Stage.FINAL, 2)
+    assert final.details["recovery"] == "fine-tuning"
+    assert final.details["epochs"] == 2
+    assert (final.figures["accuracy"].value or 0) > (screened.figures["accuracy"].value or 1)
+    assert baseline.fingerprint(captured.module) == before, "the dense model was trained, too"
+    assert not (tmp_path / "trials/0002/finetune.safetensors").exists()
+    # The graph loads where the model's class is unknown and computes what the ONNX file computes.
+    np.save(tmp_path / "x.npy", task.example_inputs()[0].numpy())
+    code = (
+        "import sys, numpy, torch; from edgeprune.graph.storage import load\n"
+        "module = load(sys.argv[1]).module\n"
+        "numpy.save(sys.argv[3], module(torch.from_numpy(numpy.load(sys.argv[2]))).detach().numpy())"
+    )
+    paths = [str(tmp_path / name) for name in ("trials/0002/model.pt2", "x.npy", "y.npy")]
+    subprocess.run([sys.executable, "-c", code, *paths], check=True, cwd=tmp_path)
+    session = onnxruntime.InferenceSession(tmp_path / "trials/0002/model.onnx")
+    (output,) = session.run(None, {session.get_inputs()[0].name: np.load(tmp_path / "x.npy")})
+    np.testing.assert_allclose(output, np.load(tmp_path / "y.npy"), rtol=1e-3, atol=1e-4)
+
+
+def test_the_same_trial_gives_the_same_bytes(
+    captured: Captured, task: CheckedTask, half: Candidate, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    first = trials(captured, task, tmp_path / "a", Stopwatch())(half, Stage.FINAL, 1)
+    torch.manual_seed(2)
+    second = trials(captured, task, tmp_path / "b", Stopwatch())(half, Stage.FINAL, 1)
+    assert first.figures == second.figures
+    files = [(tmp_path / run / "trials/0001/model.onnx").read_bytes() for run in ("a", "b")]
+    assert files[0] == files[1]
+    other = trials(captured, task, tmp_path / "c", Stopwatch(), seed=1)(half, Stage.FINAL, 1)
+    assert other.details["final_loss"] != first.details["final_loss"]
+
+
+def test_a_repeated_measurement_does_not_train_again(
+    captured: Captured, task: CheckedTask, half: Candidate, tmp_path: Path
+) -> None:
+    session = Stopwatch(Outcome.THROTTLED, Outcome.OK)
+    run = trials(captured, task, tmp_path, session)
+    throttled = run(half, Stage.FINAL, 3)
+    checkpoint = tmp_path / "trials/0003/finetune.safetensors"
+    assert throttled.outcome == "THROTTLED"
+    assert throttled.figures["latency.p50"].missing == "THROTTLED: on purpose"
+    assert checkpoint.exists(), "a resumed run goes on from here"
+    written = (tmp_path / "trials/0003/model.onnx").stat().st_mtime_ns
+    again = run(half, Stage.FINAL, 3)
+    assert again.outcome == "OK"
+    assert (tmp_path / "trials/0003/model.onnx").stat().st_mtime_ns == written
+    assert not checkpoint.exists()
+
+
+def test_without_a_training_part_nothing_is_recovered(
+    captured: Captured, folder: Path, half: Candidate, tmp_path: Path
+) -> None:
+    bare = load_task("task.py:NoTraining", folder)
+    trial = trials(captured, bare, tmp_path, Stopwatch())(half, Stage.FINAL, 1)
+    assert trial.details["recovery"] == "none: the task has no train_batches() and loss()"
+    with pytest.raises(UsageError, match="'taylor' needs gradients"):
+        importance_scores(captured, bare, tmp_path / "importance.json", name="taylor", seed=0)
+
+
+def test_out_of_memory_is_the_trials_outcome(
+    captured: Captured, task: CheckedTask, half: Candidate, tmp_path: Path
+) -> None:
+    trial = trials(captured, task, tmp_path, Stopwatch(Outcome.OOM))(half, Stage.MEASURE, 1)
+    assert (trial.outcome, trial.message) == ("OOM", "on purpose")
+    assert trial.figures["peak_memory"].missing == "OOM: on purpose"
+
+
+def test_a_full_disk_is_a_storage_error(captured: Captured, task: CheckedTask, tmp_path: Path) -> None:
+    (tmp_path / "trials").write_text("in the way")
+    with pytest.raises(StorageError, match="trials"):
+        trials(captured, task, tmp_path, Stopwatch())(Candidate(), Stage.MEASURE, 0)
+
+
+def test_seeds_depend_on_seed_and_candidate_alone(half: Candidate) -> None:
+    assert trial_seed(0, half) == trial_seed(0, Candidate(dict(half.kept)))
+    assert len({trial_seed(0, half), trial_seed(1, half), trial_seed(0, Candidate())}) == 3
+
+
+@pytest.mark.parametrize(
+    ("units", "channels", "round_to", "min_width", "expected"),
+    [
+        (32, 1, 8, 8, (8, 16, 24, 32)),
+        (32, 1, 8, 9, (16, 24, 32)),
+        (30, 1, 8, 1, (8, 16, 24, 30)),
+        (6, 1, 8, 8, (6,)),
+        (4, 1, 1, 1, (1, 2, 3, 4)),
+        (12, 64, 8, 8, (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)),  # attention heads of 64 channels
+        (12, 6, 8, 8, (4, 8, 12)),
+        (6, 16, 8, 40, (3, 4, 5, 6)),
+    ],
+)
+def test_widths_are_rounded_in_channels(
+    units: int, channels: int, round_to: int, min_width: int, expected: tuple[int, ...]
+) -> None:
+    assert widths(units, channels, round_to, min_width) == expected
+
+
+def test_the_estimate_is_the_cost_of_the_pruned_graph(captured: Captured, half: Candidate, tmp_path: Path) -> None:
+    scores = {group.name: np.arange(group.units, dtype=float) for group in captured.groups}
+    space = search_space(captured, scores, round_to=4, min_width=4)
+    assert space.estimate(Candidate()) == {"macs": 1.0, "params": 1.0, "activations": 1.0, "memory": 1.0}
+    cost, dense = captured.prune(half).cost(), captured.cost()
+    estimate = space.estimate(half)
+    assert estimate["macs"] == cost.macs / dense.macs < 0.6
+    assert estimate["params"] == cost.params / dense.params
+    widest = space.groups[0]
+    assert widest.keep(4) == tuple(range(widest.units - 4, widest.units))
+
+
+def test_importance_is_computed_once_and_kept(captured: Captured, task: CheckedTask, tmp_path: Path) -> None:
+    path = tmp_path / "importance.json"
+    first = importance_scores(captured, task, path, name="taylor", seed=0)
+    again = importance_scores(captured, task, path, name="random", seed=9)
+    assert {name: list(values) for name, values in again.items()} == {n: list(v) for n, v in first.items()}
+    path.write_text(path.read_text().replace(f'"{captured.groups[0].name}"', '"other"'))
+    with pytest.raises(StorageError, match="of another model"):
+        importance_scores(captured, task, path, name="taylor", seed=0)
+    path.write_text("{")
+    with pytest.raises(StorageError, match="cannot read the importance scores"):
+        importance_scores(captured, task, path, name="taylor", seed=0)
+    path.write_text('{"schema": "edgeprune.importance/9"}')
+    with pytest.raises(StorageError, match="unknown schema"):
+        importance_scores(captured, task, path, name="taylor", seed=0)
+
+
+def dense_trial(accuracy: float) -> Trial:
+    return Trial(0, Stage.MEASURE, Candidate(), "OK", {"accuracy": Figure(accuracy)})
+
+
+def test_an_untrained_model_is_said(task: CheckedTask, folder: Path) -> None:
+    untrained = load_task("task.py:Untrained", folder)
+    model = untrained.model().eval()
+    (warning,) = baseline.warnings(untrained, model, dense_trial(untrained.evaluate(model)), Budget())
+    assert "hardly better" in warning
+    assert "random weights" in warning
+    trained = task.model()
+    assert baseline.warnings(task, trained, dense_trial(task.evaluate(trained)), Budget()) == []
+
+
+def test_a_dense_model_below_the_limit_is_said(task: CheckedTask) -> None:
+    (warning,) = baseline.warnings(task, task.model(), dense_trial(0.9), Budget.parse({"accuracy": {"min": "95%"}}))
+    assert "misses accuracy.min 95%: 90.00 %" in warning
+
+
+def test_a_graph_that_is_not_the_model_is_refused(task: CheckedTask, captured: Captured) -> None:
+    model = task.model().eval()
+    assert baseline.check_capture(model, captured) < 1e-5
+    with torch.no_grad():
+        next(iter(model.parameters())).add_(0.1)
+    with pytest.raises(UsageError, match="differs from the model by"):
+        baseline.check_capture(model, captured)
+
+
+def test_the_fingerprint_sees_every_weight(task: CheckedTask) -> None:
+    model = task.model()
+    before = baseline.fingerprint(model)
+    assert before == baseline.fingerprint(task.model())
+    with torch.no_grad():
+        list(model.parameters())[-1][0] += 1e-6
+    assert baseline.fingerprint(model) != before
