@@ -15,7 +15,7 @@ def test_writes_and_replaces(tmp_path: Path) -> None:
     atomic.write_bytes(path, b"one")
     atomic.write_text(path, "zwei ü")
     assert path.read_bytes() == "zwei ü".encode()
-    assert os.listdir(path.parent) == ["file"]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_interruption_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +29,7 @@ def test_interruption_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(KeyboardInterrupt):
         atomic.write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_full_disk_is_a_storage_error_with_a_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +37,7 @@ def test_full_disk_is_a_storage_error_with_a_way_out(tmp_path: Path, monkeypatch
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError, match="cannot write .*file: No space left on device") as caught:
+    with pytest.raises(StorageError, match=r"cannot write .*file: No space left on device") as caught:
         atomic.write_bytes(tmp_path / "file", b"new")
     assert "free space" in (caught.value.hint or "")
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []

@@ -28,9 +28,14 @@ def test_reproducible_gives_the_generators_back_even_after_an_error() -> None:
     reseed(9)
     expected = draws()
     reseed(9)
-    with pytest.raises(ZeroDivisionError), reproducible(1):
+
+    @reproducible(1)
+    def fail() -> None:
         draws()
         raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert draws() == expected
 
 

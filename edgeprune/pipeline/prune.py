@@ -12,64 +12,9 @@ if TYPE_CHECKING:
     from edgeprune.graph.captured import Captured
     from edgeprune.pipeline.task import CheckedTask
 
-__all__ = ["SCHEMA", "prune", "prune_file", "prune_task"]
+__all__ = ["SCHEMA", "prune"]
 
 SCHEMA = "edgeprune.prune/1"
-
-
-def prune_file(
-    source: str | Path,
-    output: str | Path,
-    *,
-    ratio: float,
-    importance: str = "l2",
-    round_to: int = 1,
-    seed: int = 0,
-    export_to: str | Path | None = None,
-    progress: Progress = SILENT,
-) -> dict[str, Any]:
-    """Prune a saved `.pt2`; the report of `prune`."""
-    from edgeprune.graph.storage import load
-
-    return prune(
-        load(source),
-        output,
-        ratio=ratio,
-        importance=importance,
-        round_to=round_to,
-        seed=seed,
-        export_to=export_to,
-        progress=progress,
-    )
-
-
-def prune_task(
-    task: CheckedTask,
-    output: str | Path,
-    *,
-    ratio: float,
-    importance: str = "l2",
-    round_to: int = 1,
-    seed: int = 0,
-    export_to: str | Path | None = None,
-    progress: Progress = SILENT,
-) -> dict[str, Any]:
-    """Prune the model of a task, whose training data serve importances that need gradients; the report of `prune`."""
-    from edgeprune.graph.capture import capture
-
-    with progress.step("capture"):
-        captured = capture(task.model(), task.example_inputs())
-    return prune(
-        captured,
-        output,
-        ratio=ratio,
-        importance=importance,
-        round_to=round_to,
-        seed=seed,
-        export_to=export_to,
-        task=task,
-        progress=progress,
-    )
 
 
 def prune(
@@ -86,8 +31,9 @@ def prune(
 ) -> dict[str, Any]:
     """Remove the share `ratio` of the units of every group, verify, write the `.pt2` and, if asked, the artifact.
 
-    Returns a plain mapping: candidate, groups with units before and after, params, macs, peak activation bytes before
-    and after, the verification's relative error, and the paths. Raises UsageError, VerificationError, ParityError.
+    `task` gives the training data that importances with gradients need. Returns a plain mapping: candidate, groups with
+    units before and after, params, macs, peak activation bytes before and after, the verification's relative error,
+    and the paths. Raises UsageError, TaskError, VerificationError, ParityError, StorageError.
     """
     from edgeprune.importance.base import ImportanceContext
     from edgeprune.pipeline.export import export

@@ -4,6 +4,8 @@
 
     class TestMine(ExporterContract):
         factory = staticmethod(MyExporter)
+
+The built-in exporters are held to the same.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@
 
     class TestMine(ImportanceContract):
         factory = staticmethod(MyImportance)
+
+The built-in importances are held to the same.
 """
 
 from __future__ import annotations

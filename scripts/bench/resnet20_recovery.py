@@ -1,6 +1,8 @@
 """How much accuracy recovery gives back to a uniformly pruned ResNet-20; prints JSON.
 
     scripts/bench/resnet20_recovery.py --ratio 0.25 --epochs 6 --seed 0
+
+The data is found as scripts/bench/resnet20.py says.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ def main() -> int:
         pruned.module, task.train_batches, task.loss, settings=settings, teacher=dense.module, seed=options.seed
     )
     figures |= {"finetuned_accuracy": task.evaluate(pruned.module), "finetune_seconds": round(report.seconds, 1)}
-    print(json.dumps(figures, indent=2))  # noqa: T201  the script's output
+    print(json.dumps(figures, indent=2))
     return 0
 
 

@@ -95,7 +95,7 @@ def test_malformed_manifest(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no file .*net.onnx"):
+    with pytest.raises(UsageError, match=r"there is no file .*net\.onnx"):
         manifest.read(tmp_path / "net.onnx")
 
 
@@ -119,7 +119,7 @@ def test_file_that_only_calls_itself_onnx(tmp_path: Path, content: bytes) -> Non
 
 def test_foreign_file_of_another_format(tmp_path: Path) -> None:
     (tmp_path / "net.tflite").write_bytes(b"x")
-    with pytest.raises(UsageError, match="has no manifest net.tflite.manifest.json"):
+    with pytest.raises(UsageError, match=r"has no manifest net\.tflite\.manifest\.json"):
         manifest.read(tmp_path / "net.tflite")
 
 

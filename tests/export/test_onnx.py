@@ -104,7 +104,9 @@ def test_clean_removes_documentation_everywhere() -> None:
     node = onnx.helper.make_node("Neg", ["x"], ["y"], doc_string="secret", body=inner)
     weight = onnx.helper.make_tensor("w", 1, [1], [1.0])
     weight.doc_string = "secret"
-    model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [tensor], [output], [weight], doc_string="secret"))
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "g", [tensor], [output], [weight], doc_string="secret")
+    )
     model.doc_string = "secret"
     for message in (model, model.graph, node, model.graph.node[0], model.graph.input[0]):
         message.metadata_props.add(key="path", value="secret")
@@ -120,7 +122,7 @@ def test_operator_without_onnx_form_is_named(tmp_path: Path) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.special.airy_ai(x)
 
-    with pytest.raises(UsageError, match="cannot be exported to ONNX: .*airy") as caught:
+    with pytest.raises(UsageError, match=r"cannot be exported to ONNX: .*airy") as caught:
         OnnxExporter().export(Exotic(), (torch.zeros(2, 3),), tmp_path / "net.onnx")
     assert caught.value.__cause__ is not None
     assert list(tmp_path.iterdir()) == []

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeprune.errors import CaptureError, TaskError, UsageError
+from edgeprune.errors import TaskError, UsageError
 from edgeprune.graph.capture import capture
 from edgeprune.graph.storage import load, save
-from edgeprune.pipeline.prune import prune, prune_file, prune_task
+from edgeprune.pipeline.prune import prune
 from edgeprune.pipeline.task import check_task
 from edgeprune.testing.importances import SmallNetwork
 
@@ -49,7 +49,7 @@ def saved(folder: Path) -> Path:
 
 
 def test_report_of_a_file(tmp_path: Path) -> None:
-    report = prune_file(saved(tmp_path), tmp_path / "small.pt2", ratio=0.5, export_to=tmp_path / "small.onnx")
+    report = prune(load(saved(tmp_path)), tmp_path / "small.pt2", ratio=0.5, export_to=tmp_path / "small.onnx")
     assert report["schema"] == "edgeprune.prune/1"
     assert [(g["name"], g["units"], g["kept"]) for g in report["groups"]] == [("first", 4, 2), ("second", 6, 3)]
     assert report["params"] == {"before": 76 + 8 + 222 + 21, "after": 38 + 4 + 57 + 12}
@@ -77,7 +77,7 @@ def test_keeps_the_most_important_units(tmp_path: Path) -> None:
 
 
 def test_result_loads_where_the_class_is_unknown(tmp_path: Path) -> None:
-    prune_file(saved(tmp_path), tmp_path / "small.pt2", ratio=0.5)
+    prune(load(saved(tmp_path)), tmp_path / "small.pt2", ratio=0.5)
     program = (
         "import sys, torch; from edgeprune.graph.storage import load\n"
         "captured = load(sys.argv[1])\n"
@@ -91,16 +91,19 @@ def test_result_loads_where_the_class_is_unknown(tmp_path: Path) -> None:
 @pytest.mark.parametrize("importance", ["l1", "l2", "bn_scale", "taylor", "random"])
 def test_task_with_every_importance(tmp_path: Path, importance: str) -> None:
     task = check_task(Trainable())
-    report = prune_task(task, tmp_path / "a.pt2", ratio=0.5, importance=importance, seed=4)
-    again = prune_task(task, tmp_path / "b.pt2", ratio=0.5, importance=importance, seed=4)
+    dense = capture(task.model(), task.example_inputs())
+    report = prune(dense, tmp_path / "a.pt2", ratio=0.5, importance=importance, seed=4, task=task)
+    again = prune(dense, tmp_path / "b.pt2", ratio=0.5, importance=importance, seed=4, task=task)
     assert report["candidate"] == again["candidate"]
     assert [g["kept"] for g in report["groups"]] == [2, 3]
     assert report["artifact"] is None
 
 
 def test_gradients_without_a_training_part(tmp_path: Path) -> None:
+    task = check_task(Evaluated())
+    dense = capture(task.model(), task.example_inputs())
     with pytest.raises(TaskError, match="'taylor' needs gradients"):
-        prune_task(check_task(Evaluated()), tmp_path / "small.pt2", ratio=0.5, importance="taylor")
+        prune(dense, tmp_path / "small.pt2", ratio=0.5, importance="taylor", task=task)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -125,11 +128,3 @@ def test_refusals_leave_nothing(tmp_path: Path, changes: dict[str, Any], message
     with pytest.raises(UsageError, match=message):
         prune(dense, options.pop("output"), **options)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_missing_and_damaged_files(tmp_path: Path) -> None:
-    with pytest.raises(CaptureError, match="no such file"):
-        prune_file(tmp_path / "absent.pt2", tmp_path / "small.pt2", ratio=0.5)
-    (tmp_path / "broken.pt2").write_bytes(b"not a zip")
-    with pytest.raises(CaptureError, match="not a readable"):
-        prune_file(tmp_path / "broken.pt2", tmp_path / "small.pt2", ratio=0.5)

@@ -202,13 +202,13 @@ def test_finished_checkpoint_is_only_loaded(tmp_path: Path) -> None:
 def test_checkpoint_of_another_fine_tuning_is_not_continued(tmp_path: Path, change: str) -> None:
     checkpoint = tmp_path / "c"
     finetune(network(), batches, loss, settings=SETTINGS, teacher=None, seed=0, checkpoint=checkpoint)
-    module = network()
+    module, fresh = network(), network()
     if change == "weights":
         with torch.no_grad():
-            next(module.parameters())[0] += 1
+            for changed in (module, fresh):
+                next(changed.parameters())[0] += 1
     settings = FineTuneSettings(epochs=3, learning_rate=0.04) if change == "settings" else SETTINGS
     seed = 1 if change == "seed" else 0
-    fresh = copy.deepcopy(module)
     finetune(fresh, batches, loss, settings=settings, teacher=None, seed=seed)
     finetune(module, batches, loss, settings=settings, teacher=None, seed=seed, checkpoint=checkpoint)
     assert same(state(module), state(fresh))
