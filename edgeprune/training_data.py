@@ -6,19 +6,32 @@ import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.errors import TaskError
+from edgeprune.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BatchSource", "LossFn", "reproducible", "reseed", "scalar_loss"]
+__all__ = ["BatchSource", "ImportanceContext", "LossFn", "reproducible", "reseed", "scalar_loss"]
 
 LossFn = Callable[["torch.nn.Module", Any], "torch.Tensor"]  # loss(model, batch): it calls the model itself
 BatchSource = Callable[[], Iterable[Any]]  # one epoch
+
+
+@dataclass(frozen=True, slots=True)
+class ImportanceContext:
+    """What an importance may draw on besides the weights: a seed, and the task's training part where it has one."""
+
+    seed: int = 0
+    batches: BatchSource | None = None
+    loss: LossFn | None = None
+    max_batches: int = 20
+    progress: Progress = SILENT
 
 
 def reseed(seed: int, epoch: int = 0) -> None:

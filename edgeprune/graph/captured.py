@@ -18,12 +18,11 @@ from edgeprune.graph.groups import ChannelGroup, find_groups
 from edgeprune.graph.surgery import cut
 from edgeprune.graph.verify import Verification, verify
 from edgeprune.records.candidate import Candidate
+from edgeprune.training_data import ImportanceContext
 
 if TYPE_CHECKING:
     import torch
     from torch.fx import GraphModule
-
-    from edgeprune.importance.base import ImportanceContext
 
 __all__ = ["Captured", "Prunable", "Pruned"]
 
@@ -84,8 +83,6 @@ class Prunable:
         The kept widths are rounded to multiples of `round_to`, and at least one unit (or `round_to`) stays.
         `context` gives the data and loss that an importance with gradients needs; `seed` is for the others.
         """
-        from edgeprune.importance.base import ImportanceContext
-
         if not 0 <= ratio < 1:
             raise UsageError(f"the pruning ratio {ratio} is not between 0 and 1", hint="0.5 removes half of the units")
         measure = registry.resolve("importances", importance)()

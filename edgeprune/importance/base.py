@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,8 +11,7 @@ from numpy.typing import NDArray
 
 from edgeprune.errors import UsageError
 from edgeprune.graph.groups import ChannelGroup, Member
-from edgeprune.progress import SILENT, Progress
-from edgeprune.training_data import BatchSource, LossFn
+from edgeprune.training_data import ImportanceContext
 
 if TYPE_CHECKING:
     import torch
@@ -22,17 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["Importance", "ImportanceContext", "Random", "Scores", "normalised", "producers", "tensors", "unit_sums"]
 
 Scores = dict[str, NDArray[np.float64]]
-
-
-@dataclass(frozen=True, slots=True)
-class ImportanceContext:
-    """What a score may draw on besides the weights: a seed, and the training part of the task where it has one."""
-
-    seed: int = 0
-    batches: BatchSource | None = None
-    loss: LossFn | None = None
-    max_batches: int = 20
-    progress: Progress = SILENT
 
 
 @runtime_checkable
