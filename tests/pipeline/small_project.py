@@ -14,6 +14,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
+torch.set_num_threads(1)  # so small a network is slower on more, and far slower beside other tests
+
 WEIGHTS = Path(__file__).parent / "weights.safetensors"
 
 
