@@ -665,7 +665,7 @@ class Lifeline:
         rest = b""
         heard = time.monotonic()
         while True:
-            if not select.select([0], [], [], 5)[0]:
+            if not select.select([0], [], [], min(5.0, self.idle_s))[0]:
                 if time.monotonic() - heard > self.idle_s:
                     self.end(keep_folder=False)
                 continue

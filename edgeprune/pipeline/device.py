@@ -99,9 +99,7 @@ def trust(target: str, confirm: Callable[[HostKeyOffer], bool], **options: Any) 
     if state == "known" or not confirm(offer):
         return offer
     known_hosts.add(offer.known_hosts, host, key)
-    return HostKeyOffer(
-        host, key.algorithm, key.fingerprint, state, offer.known, offer.known_hosts, written=True
-    )
+    return HostKeyOffer(host, key.algorithm, key.fingerprint, state, offer.known, offer.known_hosts, written=True)
 
 
 def _differences(profile: DeviceProfile, machine: Mapping[str, Any]) -> list[str]:

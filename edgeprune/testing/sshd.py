@@ -1,7 +1,7 @@
 """A real OpenSSH server on 127.0.0.1 for tests, with keys of its own; nothing of it is left afterwards.
 
-    with Sshd() as server:
-        with open_target(server.url) as target: ...
+with Sshd() as server:
+    with open_target(server.url) as target: ...
 """
 
 from __future__ import annotations

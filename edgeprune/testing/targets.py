@@ -1,10 +1,10 @@
 """The contract of targets, as tests. Run it on your own:
 
-    from edgeprune.testing.targets import TargetContract
+from edgeprune.testing.targets import TargetContract
 
-    class TestMine(TargetContract):
-        def make(self) -> Target:
-            return MyTarget(...)
+class TestMine(TargetContract):
+    def make(self) -> Target:
+        return MyTarget(...)
 """
 
 from __future__ import annotations
@@ -52,6 +52,15 @@ def run(target: Target, program: str, *arguments: str) -> bytes:
         return read_all(channel)
     finally:
         channel.close()
+
+
+def _line(channel: Channel) -> str:
+    data = b""
+    while not data.endswith(b"\n"):
+        block = channel.receive(_S)
+        assert block, channel.diagnostics
+        data += block
+    return data.decode()
 
 
 class TargetContract:
@@ -142,7 +151,7 @@ class TargetContract:
         program = "import os, sys; print(os.getpid(), flush=True); sys.stdin.read(); open('in-order', 'w').close()"
         with self.make() as target:
             channel = target.start([target.python, "-c", program])
-            process = channel.receive(_S).decode().strip()
+            process = _line(channel).strip()
             channel.close()
             channel.close()  # twice is once
             assert run(target, _RUNNING, process).split() == [b"False"]
@@ -156,7 +165,7 @@ class TargetContract:
         )
         with self.make() as target:
             channel = target.start([target.python, "-c", program])
-            processes = channel.receive(_S).decode().split()
+            processes = _line(channel).split()
             channel.close()
             assert run(target, _RUNNING, *processes).split() == [b"False", b"False"]
 
@@ -165,7 +174,7 @@ class TargetContract:
         with self.make() as target:
             program = "import os, time; print(os.getpid(), flush=True); time.sleep(1000)"
             channel = target.start([target.python, "-c", program])
-            process = channel.receive(_S).decode().strip()
+            process = _line(channel).strip()
         with self.make() as target:
             assert run(target, _RUNNING, process).split() == [b"False"]
 

@@ -1,0 +1,169 @@
+"""The host's side of the protocol against scripted channels: banners, garbage, silence, fragments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeprune.agent.client import BANNER_LIMIT, LINE_LIMIT, AgentClient
+from edgeprune.errors import TargetError
+
+HELLO = {"type": "hello", "edgeprune_agent": 1, "machine": {"cpus": 4}}
+
+
+class Script:
+    """A channel that answers with given blocks, then with silence or its end."""
+
+    def __init__(self, blocks: Sequence[bytes], *, end: bool = True, diagnostics: str = "") -> None:
+        self.blocks = list(blocks)
+        self.end = end
+        self.diagnostics = diagnostics
+        self.sent: list[dict[str, Any]] = []
+        self.closed = 0
+
+    def send(self, data: bytes) -> None:
+        assert data.endswith(b"\n")
+        self.sent.append(json.loads(data))
+
+    def receive(self, timeout_s: float) -> bytes:
+        if self.blocks:
+            return self.blocks.pop(0)
+        if self.end:
+            return b""
+        raise TargetError(f"no answer within {timeout_s} s", outcome="TIMEOUT")
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def lines(*frames: Any) -> bytes:
+    return b"".join(json.dumps(frame).encode() + b"\n" for frame in frames)
+
+
+def test_banner_before_the_hello_is_skipped() -> None:
+    banner = b'Welcome to the lab!\n{"motd": 1}\n{broken\n\xff\xfe\n\n'
+    client = AgentClient(Script([banner, lines(HELLO)]), "board")
+    assert client.hello(1)["machine"] == {"cpus": 4}
+    client.close()
+
+
+def test_endless_banner_is_refused() -> None:
+    block = b"no agent here\n" * 1000
+    channel = Script([block] * (BANNER_LIMIT // len(block) + 2))
+    with pytest.raises(TargetError, match="something else than the agent answers: b'no agent here'") as caught:
+        AgentClient(channel, "board").hello(1)
+    assert caught.value.outcome == "LOST"
+    assert caught.value.hint
+    assert len(channel.blocks) <= 1  # it was not read on for ever
+
+
+def test_endless_line_is_refused() -> None:
+    channel = Script([b"x" * 65536] * 100)
+    with pytest.raises(TargetError, match=f"more than {LINE_LIMIT} bytes"):
+        AgentClient(channel, "board").hello(1)
+    assert len(channel.blocks) > 50
+
+
+def test_end_before_the_hello_quotes_stderr() -> None:
+    with pytest.raises(TargetError, match="the agent has ended; it said: sh: python3: not found") as caught:
+        AgentClient(Script([], diagnostics="sh: python3: not found\n"), "board").hello(1)
+    assert caught.value.outcome == "LOST"
+
+
+def test_other_protocol_is_refused() -> None:
+    with pytest.raises(TargetError, match="speaks protocol 99, not 1"):
+        AgentClient(Script([lines({**HELLO, "edgeprune_agent": 99})]), "board").hello(1)
+
+
+def test_busy_names_the_owner_after_waiting() -> None:
+    held = {"edgeprune_agent": 1, "holder": {"owner": "ada@lab"}}
+    waited: list[str] = []
+    client = AgentClient(Script([lines({"type": "waiting", **held}, {"type": "busy", **held})]), "board")
+    with pytest.raises(TargetError, match="being measured on by ada@lab") as caught:
+        client.hello(1, waited.append)
+    assert (caught.value.outcome, waited) == ("BUSY", ["ada@lab"])
+
+
+def test_late_answers_of_an_earlier_request_are_skipped() -> None:
+    answers = lines({"type": "samples", "id": 1, "ns": [9]}, {"type": "result", "id": 1, "outcome": "LATE"})
+    beats: list[Any] = []
+    now = lines(
+        {"type": "heartbeat", "id": 2, "stage": "latency"},
+        {"type": "samples", "id": 2, "ns": [1, 2]},
+        {"type": "samples", "id": 2, "ns": [3]},
+        {"type": "result", "id": 2, "outcome": "OK"},
+    )
+    channel = Script([lines({"type": "result", "id": 1}), answers + now])
+    client = AgentClient(channel, "board")
+    client.request("probe", timeout_s=1)
+    reply = client.request("measure", timeout_s=1, on_beat=beats.append, model="m.onnx")
+    assert (reply.samples_ns, reply.frame["outcome"]) == ((1, 2, 3), "OK")
+    assert [beat["stage"] for beat in beats] == ["latency"]
+    assert channel.sent == [{"request": "probe", "id": 1}, {"request": "measure", "id": 2, "model": "m.onnx"}]
+
+
+@pytest.mark.parametrize("garbage", [b"Segmentation fault\n", b"[1, 2]\n", b'{"type": "result", "id"\n', b"\xff\n"])
+def test_garbage_in_an_answer_is_lost(garbage: bytes) -> None:
+    with pytest.raises(TargetError, match="garbled") as caught:
+        AgentClient(Script([garbage]), "board").request("probe", timeout_s=1)
+    assert caught.value.outcome == "LOST"
+
+
+def test_silence_is_a_timeout() -> None:
+    with pytest.raises(TargetError) as caught:
+        AgentClient(Script([], end=False), "board").request("probe", timeout_s=1)
+    assert caught.value.outcome == "TIMEOUT"
+
+
+def test_refusal_is_an_error() -> None:
+    with pytest.raises(TargetError, match="the agent refused: unknown request"):
+        AgentClient(Script([lines({"type": "error", "message": "unknown request"})]), "board").request("x", timeout_s=1)
+
+
+def test_close_says_goodbye_once() -> None:
+    channel = Script([lines(HELLO)])
+    client = AgentClient(channel, "board")
+    client.hello(1)
+    client.close()
+    client.close()
+    assert channel.sent == [{"request": "bye"}]
+
+
+def test_pings_keep_the_agent_alive() -> None:
+    channel = Script([lines(HELLO)])
+    client = AgentClient(channel, "board", ping_s=0.01)
+    client.hello(1)
+    for _ in range(500):
+        if len(channel.sent) > 2:
+            break
+        client._closed.wait(0.01)
+    client.close()
+    assert channel.sent[0] == {"request": "ping"}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    banner=st.lists(st.binary(max_size=40).filter(lambda text: b"\n" not in text), max_size=4),
+    samples=st.lists(st.lists(st.integers(0, 10**12), max_size=20), max_size=5),
+    cuts=st.lists(st.integers(1, 60), min_size=1, max_size=30),
+)
+def test_fragments_do_not_matter(banner: list[bytes], samples: list[list[int]], cuts: list[int]) -> None:
+    stream = b"".join(line + b"\n" for line in banner) + lines(
+        HELLO,
+        *({"type": "samples", "id": 1, "ns": chunk} for chunk in samples),
+        {"type": "result", "id": 1},
+    )
+    blocks, position, turn = [], 0, 0
+    while position < len(stream):
+        size = cuts[turn % len(cuts)]
+        blocks.append(stream[position : position + size])
+        position, turn = position + size, turn + 1
+    client = AgentClient(Script(blocks), "board")
+    assert client.hello(1) == HELLO
+    assert client.request("measure", timeout_s=1).samples_ns == tuple(value for chunk in samples for value in chunk)
+    client.close()
