@@ -94,6 +94,10 @@ def __dir__() -> list[str]:
 
 
 class _CallablePackage(ModuleType):
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        return _public(self.__name__.rpartition(".")[2]).__doc__  # type: ignore[no-any-return]
+
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         return _public(self.__name__.rpartition(".")[2])(*arguments, **options)
 

@@ -46,7 +46,7 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands in the order of a project's life, not of the alphabet."""
-        return [*self._lazy, *(name for name in super().list_commands(ctx) if name not in self._lazy)]
+        return [*self._lazy, *self.commands]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name, imported now."""

@@ -1,0 +1,169 @@
+"""prune, export and measure, on a network of two layers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from edgeprune.cli.main import run_cli
+from edgeprune.graph.storage import load
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_prune_halves_a_saved_model(saved_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small, onnx = tmp_path / "small.pt2", tmp_path / "small.onnx"
+    command = ["prune", str(saved_model), "-o", str(small), "--ratio", "0.5", "--onnx", str(onnx), "--json"]
+    assert run_cli(command) == 0
+    report = printed(capsys)
+    assert [(g["units"], g["kept"]) for g in report["groups"]] == [(32, 16)]
+    # 6 x 32 + 32 + 32 x 4 + 4 before, and the same with 16 after
+    assert report["params"] == {"before": 356, "after": 180}
+    assert report["verification_error"] < 1e-6
+    assert report["parity_error"] < 1e-5
+    module = load(small).module
+    x = torch.randn(3, 6)
+    (actual,) = onnxruntime.InferenceSession(onnx).run(None, {_input(onnx): x.numpy()})
+    np.testing.assert_allclose(actual, module(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_prune_says_in_words_what_it_did(saved_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["prune", str(saved_model), "-o", str(tmp_path / "small.pt2"), "--ratio", "0.25"]) == 0
+    out = capsys.readouterr().out
+    assert "32 -> 24" in out
+    assert "params: 356 -> 268 (75.3%)" in out
+    assert f"wrote {tmp_path / 'small.pt2'}" in out
+
+
+def test_prune_shows_groups_without_writing(saved_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["prune", str(saved_model), "--groups", "--json"]) == 0
+    report = printed(capsys)
+    assert [g["units"] for g in report["groups"]] == [32]
+    assert [g["units"] for g in report["frozen"]] == [4]  # the output is what the user asked for
+    assert all(g["reason"] for g in report["frozen"])
+    assert run_cli(["prune", str(saved_model), "--groups"]) == 0
+    assert "32 units" in capsys.readouterr().out
+
+
+def test_prune_without_an_output_is_refused(saved_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["prune", str(saved_model)]) == 2
+    assert "hint: name a file: --output small.pt2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ratio", ["1", "1.5", "-0.1", "half"])
+def test_a_ratio_outside_0_and_1_is_refused(ratio: str, saved_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["prune", str(saved_model), "-o", "x.pt2", "--ratio", ratio]) == 2
+    assert "Invalid value for '--ratio'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("none.pt2", "there is no file none.pt2"), ("something", "'something' is no model, task or project")],
+)
+def test_a_source_that_is_none_is_refused(source: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["prune", source, "-o", "x.pt2"]) == 2
+    assert f"error: {message}" in capsys.readouterr().err.splitlines()
+
+
+TASK = """
+import torch
+class Tiny:
+    def model(self):
+        torch.manual_seed(1)
+        return torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    def example_inputs(self): return torch.ones(2, 6)
+    def evaluate(self, model): return 0.5
+"""
+
+
+@pytest.mark.parametrize("source", ["task.py:Tiny", ".", "edgeprune.yaml"])
+def test_the_source_may_be_a_task_or_a_project(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "task.py").write_text(TASK)
+    (tmp_path / "edgeprune.yaml").write_text("task: task.py:Tiny\nbudget: {size: 50% of dense}\n")
+    monkeypatch.chdir(tmp_path)
+    assert run_cli(["prune", source, "--groups", "--json"]) == 0
+    assert [g["units"] for g in printed(capsys)["groups"]] == [8]
+
+
+@pytest.fixture(scope="module")
+def artifact(saved_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("artifact") / "dense.onnx"
+    assert run_cli(["export", str(saved_model), str(path)]) == 0
+    return path
+
+
+def test_export_writes_the_file_and_its_manifest(
+    saved_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "dense.onnx"
+    assert run_cli(["export", str(saved_model), str(path), "--json"]) == 0
+    report = printed(capsys)
+    assert report["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert report["size_bytes"] == path.stat().st_size
+    manifest = json.loads(Path(report["manifest"]).read_text())
+    assert manifest["sha256"] == report["sha256"]
+
+
+def test_export_to_an_unknown_format_names_the_known(saved_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["export", str(saved_model), "x.onnx", "--format", "onyx"]) == 2
+    assert "did you mean 'onnx'?" in capsys.readouterr().err
+
+
+def test_measure_gives_figures_and_checks_limits(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["measure", str(artifact), "--max-latency", "1s", "--max-size", "1GB", "--json"]
+    assert run_cli(command) == 0
+    data = printed(capsys)
+    assert data["outcome"] == "OK"
+    assert 0 < data["latency"]["percentile_ms"]["p50"] < 1000
+    assert [entry["state"] for entry in data["check"]["limits"]] == ["met", "met"]
+
+
+def test_a_limit_that_is_not_met_is_exit_code_1(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["measure", str(artifact), "--max-size", "10B"]) == 1
+    out = capsys.readouterr().out
+    assert "limit size 10B: violated" in out
+    assert "latency.p50: " in out
+
+
+def test_an_energy_that_no_sensor_measures_is_unknown_and_no_success(
+    artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(["measure", str(artifact), "--max-energy", "1J", "--json"]) == 3
+    data = printed(capsys)
+    assert data["energy"] is None
+    assert [entry["state"] for entry in data["check"]["limits"]] == ["unknown"]
+    assert data["missing"]["energy"]
+
+
+@pytest.mark.parametrize("option", [("--max-latency", "60% of dense"), ("--max-drop", "1pp")])
+def test_limits_that_need_the_dense_model_are_refused(
+    option: tuple[str, str], artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(["measure", str(artifact), *option]) == 2
+    assert "needs the dense model" in capsys.readouterr().err
+
+
+def test_a_missing_artifact_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["measure", "nothing.onnx"]) == 2
+    assert "there is no file nothing.onnx" in capsys.readouterr().err
+
+
+def test_an_unknown_target_is_a_usage_error(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["measure", str(artifact), "--target", "lokal"]) == 2
+    assert "'lokal' is not a target" in capsys.readouterr().err
+
+
+def _input(path: Path) -> str:
+    name: str = onnxruntime.InferenceSession(path).get_inputs()[0].name
+    return name

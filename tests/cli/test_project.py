@@ -1,0 +1,156 @@
+"""init, run and report, with a network that trains in a second."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+
+from edgeprune.cli.main import run_cli
+from edgeprune.cli.project import _resume_command
+from tests.pipeline.small_project import PROJECT, write_project
+
+COARSE = PROJECT.replace("round_to: 4, min_width: 4", "round_to: 16, min_width: 16")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_project(tmp_path_factory.mktemp("project"), COARSE).parent
+
+
+@pytest.fixture(scope="module")
+def finished(project: Path) -> Path:
+    run_dir = project / "runs" / "first"
+    assert run_cli(["run", str(project), "--run-dir", str(run_dir)]) == 0
+    return run_dir
+
+
+def test_init_says_what_comes_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["init", str(tmp_path / "mine"), "--example", "digits"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: edgeprune run {tmp_path / 'mine'}"
+    assert run_cli(["init", str(tmp_path / "new"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "folder": str(tmp_path / "new"),
+        "files": [str(tmp_path / "new" / name) for name in ("edgeprune.yaml", "task.py")],
+    }
+    assert run_cli(["init", str(tmp_path / "new")]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_a_run_ends_with_a_result_and_a_model_that_runs(finished: Path) -> None:
+    result = json.loads((finished / "result.json").read_text())
+    assert result["status"] == "accepted"
+    files = list((finished / "best").glob("*.onnx"))
+    assert len(files) == 1
+    assert onnxruntime.InferenceSession(files[0]).get_outputs()[0].shape[1] == 10
+
+
+def test_report_shows_it_as_text_and_as_json(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["report", str(finished)]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("ACCEPTED")
+    assert str(finished / "result.json") in text
+    assert str(finished / "best") in text
+    assert run_cli(["report", str(finished / "result.json"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((finished / "result.json").read_text())
+
+
+def test_resuming_a_finished_run_repeats_nothing_and_gives_the_same(
+    finished: Path, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (finished / "journal.jsonl").read_bytes()
+    first = json.loads((finished / "result.json").read_text())
+    assert run_cli(["run", str(project), "--resume", "--json"]) == 0
+    captured = capsys.readouterr()
+    again: dict[str, Any] = json.loads(captured.out)
+    assert f"run folder: {finished}" in captured.err
+    assert (finished / "journal.jsonl").read_bytes() == before
+    assert again.pop("run_dir") == str(finished)
+    assert again["best"] == first["best"]
+
+
+def test_a_run_is_not_begun_twice_in_one_folder(
+    finished: Path, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(["run", str(project), "--run-dir", str(finished)]) == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_an_infeasible_budget_is_exit_code_4_and_says_what_was_reached(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", str(project), "--run-dir", str(tmp_path / "run"), "--max-latency", "1us", "--json"]
+    assert run_cli(command) == 4
+    data = json.loads(capsys.readouterr().out)
+    assert data["status"] == "infeasible"
+    assert "latency.p50" in data["reachable"]
+    assert data["budget"]["latency"] == {"p50": "1us"}
+    assert data["budget"]["size"] == "50% of dense"
+
+
+def test_a_typo_in_the_project_file_is_named_with_its_line(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(project, tmp_path / "copy", ignore=shutil.ignore_patterns("runs"))
+    file = tmp_path / "copy" / "edgeprune.yaml"
+    file.write_text(file.read_text().replace("budget:", "budgte:"))
+    assert run_cli(["run", str(tmp_path / "copy")]) == 2
+    err = capsys.readouterr().err
+    assert f"{file}:4" in err
+    assert "did you mean 'budget'?" in err
+    assert not (tmp_path / "copy" / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--max-latency", "30"], "--max-latency: "),
+        (["--strategy", "unifrom"], "did you mean 'uniform'?"),
+        (["--profile", "raspberry-pi-6"], "raspberry-pi-"),
+        (["--target", "ssh:/board"], "is not a target"),
+    ],
+)
+def test_wrong_options_are_usage_errors(
+    option: list[str], message: str, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(["run", str(project), "--run-dir", str(tmp_path / "run"), *option]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_unreachable_host_is_exit_code_3_and_can_be_resumed(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    command = ["run", str(project), "--run-dir", str(run_dir), "--target", "ssh://nobody@127.0.0.1:1"]
+    assert run_cli(command) == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("error: ") and "127.0.0.1" in line for line in lines)
+    assert lines[-1].startswith(f"resume with: edgeprune run {project} --target ssh://nobody@127.0.0.1:1 --resume")
+
+
+def test_nothing_to_resume_is_said(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(project, tmp_path / "copy", ignore=shutil.ignore_patterns("runs"))
+    assert run_cli(["run", str(tmp_path / "copy"), "--resume"]) == 2
+    assert "there is no run in" in capsys.readouterr().err
+
+
+def test_a_report_of_nothing_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["report", str(tmp_path)]) == 2
+    assert "there is no result in" in capsys.readouterr().err
+    (tmp_path / "journal.jsonl").write_text("")
+    assert run_cli(["report", str(tmp_path)]) == 2
+    assert f"--resume --run-dir {tmp_path}" in capsys.readouterr().err
+    (tmp_path / "result.json").write_text("{")
+    assert run_cli(["report", str(tmp_path)]) == 3
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_the_command_that_resumes_keeps_all_other_options() -> None:
+    given = ("run", "my project", "--run-dir", "old", "--seed", "1", "--resume", "--run-dir=older")
+    assert _resume_command(given, Path("new")) == (
+        "edgeprune", "run", "my project", "--seed", "1", "--resume", "--run-dir", "new",
+    )  # fmt: skip
