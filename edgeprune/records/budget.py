@@ -103,9 +103,10 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class LimitCheck:
-    """A limit against a figure. `headroom` is the unused share of the bound: negative where it is exceeded.
+    """A limit against a figure. `headroom` is the unused share of what is allowed: negative where it is exceeded.
 
-    For accuracy it is in units of the metric (0.012 = 1.2 points above the bound).
+    Of a maximum, the share of the bound; of an accuracy, the share of the allowed drop (of a `min`, of what lies
+    between it and 100 %): 1 is as good as the dense model, and more than that is better.
     """
 
     limit: Limit
@@ -216,9 +217,13 @@ def _check(limit: Limit, figures: Figures, dense: Figures) -> LimitCheck:
         reason = _no_bound(dense.get(limit.figure))
         return LimitCheck(limit, State.UNKNOWN, None, figure.value, figure.upper, None, reason)
     if limit.is_accuracy:
-        headroom = figure.value - bound
-        state = State.MET if headroom >= -_ROUND_OFF else State.VIOLATED
-        return LimitCheck(limit, state, bound, figure.value, figure.value, headroom)
+        above = figure.value - bound
+        state = State.MET if above >= -_ROUND_OFF else State.VIOLATED
+        reference = dense[limit.figure].value if limit.drop else 1.0
+        allowed = (reference or 0.0) - bound
+        return LimitCheck(
+            limit, state, bound, figure.value, figure.value, above / allowed if allowed > _ROUND_OFF else above
+        )
     upper = figure.upper if figure.upper is not None and math.isfinite(figure.upper) else None
     worst = figure.value if upper is None else max(figure.value, upper)
     if figure.value > bound:

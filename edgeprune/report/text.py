@@ -1,8 +1,8 @@
 """A run's result as plain text: dense and pruned side by side, the budget's limits, and what was reachable.
 
-    figure           dense                            pruned                            change
-    accuracy         97.30 %                          96.40 %                           -0.90 pp
-    latency p50      0.520 ms (<= 0.527 ms) measured  0.290 ms (<= 0.295 ms) measured   0.558 x
+figure           dense                            pruned                            change
+accuracy         97.30 %                          96.40 %                           -0.90 pp
+latency p50      0.520 ms (<= 0.527 ms) measured  0.290 ms (<= 0.295 ms) measured   0.558 x
 """
 
 from __future__ import annotations
@@ -112,7 +112,9 @@ def _limit(entry: LimitCheck, binding: bool) -> list[str]:
     if entry.headroom is None:
         headroom = ""
     else:
-        headroom = f"{entry.headroom * 100:+.2f} pp" if entry.limit.is_accuracy else f"{entry.headroom:+.1%}"
+        headroom = f"{entry.headroom:+.1%}"
+        if entry.limit.is_accuracy and entry.value is not None and entry.bound is not None:
+            headroom = f"{(entry.value - entry.bound) * 100:+.2f} pp"
     state = entry.state.value.upper() if entry.state is not State.MET else entry.state.value
     notes = [note for note in (entry.reason, "the binding limit" if binding else "") if note]
     return [

@@ -133,6 +133,24 @@ def test_state_of_all_limits_and_the_binding_one() -> None:
     assert worse.binding.limit.metric == "size"
 
 
+@pytest.mark.parametrize(
+    ("limit", "accuracy", "headroom"),
+    [
+        ({"max_drop": "2pp"}, 0.91, 0.5),  # the dense model has 92 %: one of two points is unused
+        ({"max_drop": "2pp"}, 0.93, 1.5),
+        ({"max_drop": "2pp"}, 0.88, -1.0),
+        ({"max_drop": "0pp"}, 0.92, 0.0),
+        ({"min": "90%"}, 0.92, 0.2),
+    ],
+)
+def test_headroom_of_accuracy_is_a_share_of_what_is_allowed(
+    limit: dict[str, str], accuracy: float, headroom: float
+) -> None:
+    dense = {"accuracy": Figure(0.92, 0.92)}
+    (entry,) = Budget.parse({"accuracy": limit}).check({"accuracy": Figure(accuracy, accuracy)}, dense).limits
+    assert entry.headroom == pytest.approx(headroom)
+
+
 def test_an_empty_budget_is_met_and_binds_nothing() -> None:
     result = Budget().check({}, {})
     assert result.state is State.MET

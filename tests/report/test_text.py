@@ -95,15 +95,11 @@ def test_an_estimate_is_called_one() -> None:
 
 def test_limits_have_headroom_and_the_binding_one_is_named() -> None:
     text = render(result(PRUNED))
-    assert line(text, "latency.p50") == ["latency.p50 60% of dense", "<= 0.300 ms", "0.270 ms", "+10.0%", "met"]
+    row = ["latency.p50 60% of dense", "<= 0.300 ms", "0.270 ms", "+10.0%", "met (the binding limit)"]
+    assert line(text, "latency.p50") == row
     assert line(text, "size 500kB") == ["size 500kB", "<= 500.00 kB", "250.00 kB", "+50.0%", "met"]
-    assert line(text, "accuracy.max_drop") == [
-        "accuracy.max_drop 2pp",
-        ">= 95.30 %",
-        "96.55 %",
-        "+1.25 pp",
-        "met (the binding limit)",
-    ]
+    # 62 % of the allowed drop is unused, but only 10 % of the latency: that binds.
+    assert line(text, "accuracy.max_drop") == ["accuracy.max_drop 2pp", ">= 95.30 %", "96.55 %", "+1.25 pp", "met"]
 
 
 def test_the_end_says_trials_and_paths(tmp_path: Path) -> None:
