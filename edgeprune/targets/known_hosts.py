@@ -126,7 +126,11 @@ def add(path: Path, name: str, key: HostKey) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = path.resolve()  # a link to the file stays one
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [rest for number, line in enumerate(lines, start=1) if (rest := _without(line, path, number, name))]
+        kept = [
+            rest
+            for number, line in enumerate(lines, start=1)
+            if (rest := _without(line, path, number, name)) is not None
+        ]
         kept.append(f"{name} {key.algorithm} {base64.b64encode(key.blob).decode()}")
         descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -138,14 +142,14 @@ def add(path: Path, name: str, key: HostKey) -> None:
         raise StorageError(f"cannot write the known hosts to {path}: {error.strerror}") from error
 
 
-def _without(line: str, path: Path, number: int, name: str) -> str:
-    """The line without the host, "" where nothing is left of it; other hosts of the line, and revocations, stay."""
+def _without(line: str, path: Path, number: int, name: str) -> str | None:
+    """The line without the host, None where nothing is left of it; other hosts of the line, and revocations, stay."""
     entry = _entry(line, path, number)
     if entry is None or entry.marker or not entry.matches(name):
-        return line or " "
+        return line
     rest = [pattern for pattern in entry.patterns if not Entry((pattern,), entry.key, "", path, number).matches(name)]
     if not any(not pattern.startswith("!") for pattern in rest):
-        return ""
+        return None
     return " ".join([",".join(rest), *line.split()[1:]])
 
 

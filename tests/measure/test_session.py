@@ -6,6 +6,8 @@ import dataclasses
 import os
 import signal
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -291,6 +293,33 @@ def test_another_agent_than_the_one_sent_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(TargetError, match="not the one sent"), Session(Tampering(), BOARD):
         pass
+    assert not (tmp_path / "lock").exists()
+
+
+def test_killed_host_leaves_nothing(small: Artifact, tmp_path: Path) -> None:
+    """kill -9 in the middle of a measurement: agent, worker, folder and lock are gone."""
+    program = f"""
+import dataclasses
+from tests.measure.test_session import BOARD, LONG, LocalTarget, Session
+from tests.onnx_models import chain_of_matmuls
+from pathlib import Path
+with Session(LocalTarget(), BOARD, policy=LONG) as session:
+    print(session.target.folder, flush=True)
+    session.measure(chain_of_matmuls(Path({str(tmp_path / "m.onnx")!r}), width=64, layers=2))
+"""
+    host = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert host.stdout is not None
+    folder = Path(host.stdout.readline().strip())
+    end = time.monotonic() + 20
+    while not list(folder.glob("*.onnx")) and time.monotonic() < end:
+        time.sleep(0.02)
+    time.sleep(0.5)
+    below = psutil.Process(host.pid).children(recursive=True)
+    assert len(below) >= 2  # agent and worker
+    host.kill()
+    host.communicate()
+    assert psutil.wait_procs(below, timeout=10)[1] == []
+    assert not folder.exists()
     assert not (tmp_path / "lock").exists()
 
 
