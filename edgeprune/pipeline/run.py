@@ -45,7 +45,7 @@ __all__ = ["new_run_dir", "run"]
 
 BEST = "best"
 RESULT = "result.json"
-_WAIT_S = 300.0  # for another run on the same device
+_WAIT_S = 50.0  # for another run on the same device; the agent ends after 60 s without a word
 
 
 def run(
@@ -86,6 +86,7 @@ def run(
             run_dir / "importance.json",
             name=project.search.importance,
             seed=project.search.seed,
+            reuse=bool(journal.trials),  # no candidate was chosen before the first trial
             progress=progress,
         )
         space = search_space(

@@ -70,13 +70,20 @@ def channels_per_unit(group: ChannelGroup) -> int:
 
 
 def importance_scores(
-    captured: Captured, task: CheckedTask, path: Path, *, name: str, seed: int, progress: Progress = SILENT
+    captured: Captured,
+    task: CheckedTask,
+    path: Path,
+    *,
+    name: str,
+    seed: int,
+    reuse: bool,
+    progress: Progress = SILENT,
 ) -> Scores:
-    """Scores per group, computed once in a run and kept in `path`: a resumed run must see the very same ones.
+    """Scores per group, kept in `path`; with `reuse` those there: a resumed run must see the very same ones.
 
     Raises UsageError where the importance needs a training part that the task does not have, and StorageError.
     """
-    if path.exists():
+    if reuse and path.exists():
         return _read(path, captured)
     importance: Importance = registry.resolve("importances", name)()
     if importance.needs_gradients and not task.trainable:

@@ -25,7 +25,7 @@ from edgeprune.records.recovery import FineTuneSettings
 from edgeprune.records.trial import Stage, Trial
 
 if TYPE_CHECKING:
-    from edgeprune.graph.captured import Captured
+    from edgeprune.graph.captured import Captured, Pruned
     from edgeprune.pipeline.task import CheckedTask
 
 __all__ = ["Measures", "Trials", "trial_folder", "trial_seed"]
@@ -95,7 +95,7 @@ class Trials:
     def _build(self, candidate: Candidate, stage: Stage, number: int, folder: Path) -> _Built:
         started = time.monotonic()
         _write_json(folder / "candidate.json", candidate.to_json())
-        model: Captured
+        model: Captured | Pruned
         details: dict[str, Any]
         if candidate.is_dense:
             model, details = self.captured, {"recovery": "none: the dense model", "device": dict(self.device)}
@@ -115,7 +115,7 @@ class Trials:
             details["parity_error"] = artifact.provenance.get("parity_error")
         return _Built((candidate.id, stage, number), accuracy, artifact, details, time.monotonic() - started)
 
-    def _recover(self, pruned: Captured, candidate: Candidate, stage: Stage, folder: Path) -> dict[str, Any]:
+    def _recover(self, pruned: Pruned, candidate: Candidate, stage: Stage, folder: Path) -> dict[str, Any]:
         """Get accuracy back as far as the stage goes; what was done."""
         from edgeprune.recovery.batchnorm import reestimate
         from edgeprune.recovery.finetune import finetune
@@ -142,7 +142,7 @@ class Trials:
             return {"recovery": "none: no batch-norm statistics to re-estimate"}
         return {"recovery": "batch-norm re-estimation", "batches": batches}
 
-    def _accuracy(self, model: Captured, candidate: Candidate) -> float:
+    def _accuracy(self, model: Captured | Pruned, candidate: Candidate) -> float:
         from edgeprune.training_data import reproducible
 
         model.module.eval()

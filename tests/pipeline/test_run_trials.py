@@ -176,7 +176,7 @@ def test_without_a_training_part_nothing_is_recovered(
     trial = trials(captured, bare, tmp_path, Stopwatch())(half, Stage.FINAL, 1)
     assert trial.details["recovery"] == "none: the task has no train_batches() and loss()"
     with pytest.raises(UsageError, match="'taylor' needs gradients"):
-        importance_scores(captured, bare, tmp_path / "importance.json", name="taylor", seed=0)
+        importance_scores(captured, bare, tmp_path / "importance.json", name="taylor", seed=0, reuse=False)
 
 
 def test_out_of_memory_is_the_trials_outcome(
@@ -231,18 +231,24 @@ def test_the_estimate_is_the_cost_of_the_pruned_graph(captured: Captured, half: 
 
 def test_importance_is_computed_once_and_kept(captured: Captured, task: CheckedTask, tmp_path: Path) -> None:
     path = tmp_path / "importance.json"
-    first = importance_scores(captured, task, path, name="taylor", seed=0)
-    again = importance_scores(captured, task, path, name="random", seed=9)
-    assert {name: list(values) for name, values in again.items()} == {n: list(v) for n, v in first.items()}
+
+    def scores(name: str, seed: int, reuse: bool) -> dict[str, list[float]]:
+        found = importance_scores(captured, task, path, name=name, seed=seed, reuse=reuse)
+        return {group: list(values) for group, values in found.items()}
+
+    stale = scores("random", 9, reuse=True)
+    first = scores("taylor", 0, reuse=False)
+    assert first != stale
+    assert scores("random", 9, reuse=True) == first
     path.write_text(path.read_text().replace(f'"{captured.groups[0].name}"', '"other"'))
     with pytest.raises(StorageError, match="of another model"):
-        importance_scores(captured, task, path, name="taylor", seed=0)
+        scores("taylor", 0, reuse=True)
     path.write_text("{")
     with pytest.raises(StorageError, match="cannot read the importance scores"):
-        importance_scores(captured, task, path, name="taylor", seed=0)
+        scores("taylor", 0, reuse=True)
     path.write_text('{"schema": "edgeprune.importance/9"}')
     with pytest.raises(StorageError, match="unknown schema"):
-        importance_scores(captured, task, path, name="taylor", seed=0)
+        scores("taylor", 0, reuse=True)
 
 
 def dense_trial(accuracy: float) -> Trial:
