@@ -63,10 +63,12 @@ def run(
     """
     from edgeprune.graph.capture import capture
 
+    run_dir = run_dir.absolute()
     profile = load_profile(project.device.profile)
     budget = effective_budget(project, profile)
     strategy: StrategyFactory = registry.resolve("strategies", project.search.strategy)
-    model = task.model().eval()
+    with progress.step("loading the model"):
+        model = task.model().eval()
     example_inputs = task.example_inputs()
     inputs = run_inputs(project, budget, task_parts=_parts(task), model_sha256=baseline.fingerprint(model))
     with Journal.open(run_dir, inputs, resume=resume) as journal, _session(project, profile, progress) as session:

@@ -24,9 +24,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(project: Path) -> Path:
-    run_dir = project / "runs" / "first"
-    assert run_cli(["run", str(project), "--run-dir", str(run_dir)]) == 0
-    return run_dir
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        assert run_cli(["run", "--run-dir", "runs/first"]) == 0  # from inside, with a relative folder
+    return project / "runs" / "first"
 
 
 def test_init_says_what_comes_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
