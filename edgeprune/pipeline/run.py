@@ -1,11 +1,11 @@
 """A run: from a project and its task to a measured result, as a list of steps.
 
-    <run folder>/
-      journal.jsonl      every finished trial, in order
-      importance.json    the importance of every unit, computed once
-      trials/0007/       candidate.json, model.onnx and its manifest, measurement.json
-      best/              the accepted trial's files
-      result.json
+<run folder>/
+  journal.jsonl      every finished trial, in order
+  importance.json    the importance of every unit, computed once
+  trials/0007/       candidate.json, model.onnx and its manifest, measurement.json
+  best/              the accepted trial's files
+  result.json
 """
 
 from __future__ import annotations
@@ -154,9 +154,7 @@ def effective_budget(project: Project, profile: DeviceProfile) -> Budget:
     return budget
 
 
-def run_inputs(
-    project: Project, budget: Budget, *, task_parts: Mapping[str, Any], model_sha256: str
-) -> dict[str, Any]:
+def run_inputs(project: Project, budget: Budget, *, task_parts: Mapping[str, Any], model_sha256: str) -> dict[str, Any]:
     """What a run depends on, as plain data: it must be the same when the run is resumed.
 
     `max_trials` is left out: a run that used its trials up may be given more.
@@ -186,8 +184,11 @@ def _device(session: Session) -> dict[str, Any]:
 
 def _check_same_device(journal: Journal, device: Mapping[str, Any]) -> None:
     recorded = journal.trials[0].details.get("device", device) if journal.trials else device
-    different = [f"{name} was {recorded.get(name)!r}, is {value!r}" for name, value in device.items()
-                 if recorded.get(name) != value]
+    different = [
+        f"{name} was {recorded.get(name)!r}, is {value!r}"
+        for name, value in device.items()
+        if recorded.get(name) != value
+    ]
     if different:
         raise UsageError(
             f"{journal.path.parent}: this run was measured on another device: {'; '.join(different)}",

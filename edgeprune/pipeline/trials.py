@@ -1,6 +1,6 @@
 """One trial of a run: surgery and verification, recovery, accuracy, export with parity check, measurement.
 
-    trials/0007/candidate.json · model.onnx · model.onnx.manifest.json · measurement.json · model.pt2 (final trials)
+trials/0007/candidate.json · model.onnx · model.onnx.manifest.json · measurement.json · model.pt2 (final trials)
 """
 
 from __future__ import annotations

@@ -3,7 +3,9 @@
     from edgeprune.testing.strategies import StrategyContract
 
     class TestMine(StrategyContract):
-        factory = staticmethod(MyStrategy)
+        factory = MyStrategy
+
+It needs neither torch nor a device: see `edgeprune.testing.simulation`.
 """
 
 from __future__ import annotations

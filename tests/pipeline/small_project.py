@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-TASK = '''
+TASK = """
 import os
 from pathlib import Path
 
@@ -76,7 +76,7 @@ class NoTraining:
     def __init__(self):
         small = Small()
         self.model, self.example_inputs, self.evaluate = small.model, small.example_inputs, small.evaluate
-'''
+"""
 
 # Short measurements: these tests are about the run, not about the last per cent.
 PROFILE = """
