@@ -119,10 +119,10 @@ def test_help_takes_less_than_a_quarter_of_a_second() -> None:
 
 
 def test_imports_point_downward() -> None:
+    code = "from importlinter.cli import lint_imports_command; lint_imports_command()"
     done = subprocess.run(
-        [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()", "--no-cache"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", code, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout
     assert "0 broken" in done.stdout
 
@@ -169,3 +169,27 @@ def test_the_readme_begins_with_the_commands_that_try_it() -> None:
     assert [command.split()[0] for command in commands] == ["scripts/demo", "scripts/test"]
     for command in commands:
         assert os.access(ROOT / command.split()[0], os.X_OK)
+
+
+SKIPPED = {
+    "test_inside.py": "import pytest\ndef test_it(): pytest.skip('no board')",
+    "test_marked.py": "import pytest\n@pytest.mark.skipif(True, reason='no board')\ndef test_it(): ...",
+    "test_whole.py": "import pytest\npytest.importorskip('no_such_module_here', reason='no board')",
+}
+
+
+@pytest.mark.parametrize("name", sorted(SKIPPED))
+@pytest.mark.parametrize(("ci", "code", "summary"), [("true", 1, "1 (failed|error)"), ("", 0, "1 skipped")])
+def test_a_skip_fails_in_continuous_integration_only(
+    name: str, ci: str, code: int, summary: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(SKIPPED[name])
+    (tmp_path / "conftest.py").write_text((ROOT / "tests/conftest.py").read_text(encoding="utf-8"))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", tmp_path],
+        cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "CI": ci},
+    )  # fmt: skip
+    # Where nothing but a skipped module was found, pytest itself says that no test ran (5).
+    assert done.returncode == (5 if name == "test_whole.py" and not ci else 2 if name == "test_whole.py" else code)
+    assert re.search(summary, done.stdout)
+    assert "no board" in done.stdout
