@@ -49,6 +49,7 @@ class AgentClient:
         Raises TargetError: BUSY with the owner, TIMEOUT, LOST.
         """
         end = time.monotonic() + timeout_s
+        self._pinger.start()  # also while it waits for the device to be free
         banner = 0
         while True:
             line = self._line(end)
@@ -65,7 +66,6 @@ class AgentClient:
             kind = frame.get("type")
             if kind == "hello":
                 self._check_protocol(frame)
-                self._pinger.start()
                 return frame
             owner = str((frame.get("holder") or {}).get("owner", "unknown"))
             if kind == "busy":

@@ -110,9 +110,7 @@ def export_program(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> 
                 if node.op == "placeholder" and node.name in program.graph_signature.user_inputs
             ]
             # A batch that the model fixes is still a SymInt, but one of a known value.
-            if not any(
-                is_concrete_int(size) for size, is_batched in zip(symbols, batched, strict=False) if is_batched
-            ):
+            if not any(is_concrete_int(size) for size, is_batched in zip(symbols, batched, strict=False) if is_batched):
                 return program, True
     try:
         return torch.export.export(model, inputs, strict=False), False

@@ -45,7 +45,7 @@ __all__ = ["new_run_dir", "run"]
 
 BEST = "best"
 RESULT = "result.json"
-_WAIT_S = 50.0  # for another run on the same device; the agent ends after 60 s without a word
+_WAIT_S = 600.0  # for another run on the same device to end
 
 
 def run(

@@ -124,23 +124,36 @@ class Trials:
         if not self.task.trainable:
             return {"recovery": "none: the task has no train_batches() and loss()"}
         seed = trial_seed(self.seed, candidate)
-        if stage is Stage.FINAL and self.recovery.epochs > 0:
-            report = finetune(
-                pruned.module,
-                self.task.train_batches,
-                self.task.loss,
-                settings=self.recovery,
-                teacher=self.captured.module,
-                seed=seed,
-                checkpoint=folder / _CHECKPOINT,
-                progress=self.progress,
-            )
-            return {"recovery": "fine-tuning", "epochs": report.epochs, "final_loss": report.final_loss}
         with reproducible(seed):
             batches = reestimate(pruned.module, self.task.train_batches(), self.task.loss, progress=self.progress)
-        if batches == 0:
-            return {"recovery": "none: no batch-norm statistics to re-estimate"}
-        return {"recovery": "batch-norm re-estimation", "batches": batches}
+        done = {
+            "recovery": "batch-norm re-estimation" if batches else "none: no batch-norm statistics",
+            "batches": batches,
+        }
+        if stage is not Stage.FINAL or self.recovery.epochs == 0:
+            return done
+        before = self._accuracy(pruned, candidate)
+        untrained = {name: value.detach().clone() for name, value in pruned.module.state_dict().items()}
+        report = finetune(
+            pruned.module,
+            self.task.train_batches,
+            self.task.loss,
+            settings=self.recovery,
+            teacher=self.captured.module,
+            seed=seed,
+            checkpoint=folder / _CHECKPOINT,
+            progress=self.progress,
+        )
+        details = {"accuracy_before_fine_tuning": before, "epochs": report.epochs, "final_loss": report.final_loss}
+        if self._accuracy(pruned, candidate) >= before:
+            return {**done, **details, "recovery": "fine-tuning"}
+        pruned.module.load_state_dict(untrained)
+        self.progress.say("warning: fine-tuning lowered the accuracy, so it was taken back; try a lower learning_rate")
+        return {
+            **done,
+            **details,
+            "recovery": f"{done['recovery']}; fine-tuning lowered the accuracy and was taken back",
+        }
 
     def _accuracy(self, model: Captured | Pruned, candidate: Candidate) -> float:
         from edgeprune.training_data import reproducible

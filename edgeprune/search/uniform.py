@@ -1,7 +1,9 @@
 """Uniform width: every group keeps the same share; the widest network within the device's limits is found by bisection.
 
-Accuracy falls as width shrinks, so the widest is the best. Latency is a staircase of width and not quite monotone:
-after the bisection the next wider networks are measured, too.
+Allowed widths are coarse (multiples of 8), so that two neighbouring uniform networks may lie far apart in latency.
+Between them the groups are narrowed one by one, the one whose units matter least first. Accuracy falls as width
+shrinks, so the widest is the best. Latency is a staircase of width and not quite monotone: after the bisection the
+next wider networks are measured, too.
 """
 
 from __future__ import annotations
@@ -11,13 +13,13 @@ from collections.abc import Generator
 from edgeprune.records.budget import Budget, State
 from edgeprune.records.candidate import Candidate
 from edgeprune.records.trial import Stage, Trial
-from edgeprune.search.base import Proposal, SearchSpace
+from edgeprune.search.base import GroupSpace, Proposal, SearchSpace
 from edgeprune.search.limits import accuracy_state, device_state
 from edgeprune.search.script import Batch, Script, ScriptedStrategy
 
 __all__ = ["Uniform"]
 
-_KEEP_STEPS = 400  # shares tried to find all distinct networks
+_KEEP_STEPS = 400  # shares tried to find all uniform networks
 _WIDER = 2  # how many networks beyond the bisection's boundary are measured
 
 
@@ -73,9 +75,19 @@ class Uniform(ScriptedStrategy):
 
 
 def _networks(space: SearchSpace) -> tuple[Candidate, ...]:
-    """All distinct uniform networks, from the dense one to the narrowest; each group's width never grows on the way."""
-    networks: dict[str, Candidate] = {}
-    for step in range(_KEEP_STEPS, -1, -1):
-        candidate = space.candidate(space.uniform(step / _KEEP_STEPS))
-        networks.setdefault(candidate.id, candidate)
-    return tuple(networks.values())
+    """All networks from the dense one to the narrowest; each group's width never grows on the way."""
+    widths = space.uniform(1.0)
+    networks = [space.candidate(widths)]
+    for step in range(_KEEP_STEPS - 1, -1, -1):
+        narrower = space.uniform(step / _KEEP_STEPS)
+        changed = [group for group in space.groups if narrower[group.name] != widths[group.name]]
+        for group in sorted(changed, key=lambda g: _lost(g, widths[g.name], narrower[g.name])):
+            widths = {**widths, group.name: narrower[group.name]}
+            networks.append(space.candidate(widths))
+    return tuple(networks)
+
+
+def _lost(group: GroupSpace, before: int, after: int) -> float:
+    """The mean importance of the units that a narrowing removes."""
+    scores = sorted(group.scores, reverse=True)[after:before]
+    return sum(scores) / len(scores)

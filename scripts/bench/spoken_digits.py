@@ -89,7 +89,7 @@ class SpokenDigits:
     def train_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch in random order, shifted in time by up to 4 frames."""
         x, y = self._train
-        for index in torch.randperm(len(x)).split(self.BATCH):
+        for index in torch.randperm(len(x)).split(self.BATCH):  # type: ignore[no-untyped-call]
             shift = int(torch.randint(-4, 5, ()))
             yield x[index].roll(shift, dims=-1), y[index]
 

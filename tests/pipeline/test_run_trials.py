@@ -286,3 +286,20 @@ def test_the_fingerprint_sees_every_weight(task: CheckedTask) -> None:
     with torch.no_grad():
         list(model.parameters())[-1][0] += 1e-6
     assert baseline.fingerprint(model) != before
+
+
+def test_fine_tuning_that_makes_it_worse_is_taken_back(
+    captured: Captured, task: CheckedTask, half: Candidate, tmp_path: Path
+) -> None:
+    settings = FineTuneSettings(epochs=1, learning_rate=1.0, momentum=0.0)
+    final = Trials(captured, task, Stopwatch(), tmp_path, settings)(half, Stage.FINAL, 1)
+    before = final.details["accuracy_before_fine_tuning"]
+    assert final.figures["accuracy"].value == before
+    assert final.details["recovery"] == "batch-norm re-estimation; fine-tuning lowered the accuracy and was taken back"
+    session = onnxruntime.InferenceSession(tmp_path / "trials/0001/model.onnx")
+    (inputs,) = task.example_inputs()
+    (logits,) = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})
+    reestimated = Trials(captured, task, Stopwatch(), tmp_path, settings)(half, Stage.MEASURE, 2)
+    assert reestimated.figures["accuracy"].value == before
+    other = onnxruntime.InferenceSession(tmp_path / "trials/0002/model.onnx")
+    np.testing.assert_array_equal(logits, other.run(None, {other.get_inputs()[0].name: inputs.numpy()})[0])
