@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -144,6 +145,22 @@ def test_pings_keep_the_agent_alive() -> None:
         client._closed.wait(0.01)
     client.close()
     assert channel.sent[0] == {"request": "ping"}
+
+
+def test_pings_also_while_the_device_is_busy() -> None:
+    class Busy(Script):
+        """Says hello only after it has heard a word; the agent itself ends after a silence."""
+
+        def receive(self, timeout_s: float) -> bytes:
+            for _ in range(300):
+                if self.sent:
+                    return lines(HELLO)
+                time.sleep(0.01)
+            return b""
+
+    client = AgentClient(Busy([]), "board", ping_s=0.01)
+    assert client.hello(5)["machine"] == {"cpus": 4}
+    client.close()
 
 
 @settings(max_examples=60, deadline=None)
