@@ -9,6 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+# The networks of the tests are small: a second thread costs more than it gives. Set before torch is loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 IN_CI = os.environ.get("CI") == "true"
 DATA = Path(os.environ.get("EDGEPRUNE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
