@@ -145,7 +145,9 @@ def format_duration(ms: float) -> str:
         return f"{ms / 1000:.3f} s"
     if magnitude >= 0.09995 or ms == 0:
         return f"{ms:.3f} ms"
-    return f"{ms * 1e3:.1f} us" if magnitude >= 0.99995e-3 else f"{ms * 1e6:.1f} ns"
+    if magnitude >= 0.99995e-3:
+        return f"{ms * 1e3:.1f} us" if magnitude >= 0.00995 else f"{ms * 1e3:.2f} us"  # three digits either way
+    return f"{ms * 1e6:.1f} ns"
 
 
 def format_size(size: float) -> str:

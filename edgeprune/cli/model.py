@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprune.cli.options import as_json, budget_options, device_options, emit, limits
+from edgeprune.cli.options import as_json, budget_options, device_options, emit
 from edgeprune.cli.progress import open_progress
 from edgeprune.errors import UsageError
 
@@ -127,10 +127,12 @@ def measure_command(
     from edgeprune.export import manifest
     from edgeprune.pipeline.measure import measure
     from edgeprune.records import codec
+    from edgeprune.records.budget import Budget
     from edgeprune.records.figures import figures_of
     from edgeprune.records.measurement import Outcome
+    from edgeprune.records.project import budget_overrides
 
-    budget = limits(maxima)
+    budget = budget_overrides(Budget(), **maxima)
     for limit in budget.limits:
         if limit.relative or limit.is_accuracy:
             raise UsageError(

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from edgeprune.errors import UsageError
-
-if TYPE_CHECKING:
-    from edgeprune.records.budget import Budget
-
-__all__ = ["as_json", "budget_options", "device_options", "emit", "limits"]
+__all__ = ["as_json", "budget_options", "device_options", "emit"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-_PERCENTILE = re.compile(r"^(p50|p90|p95|p99|mean)\s*[=:]\s*(.+)$")
 
 as_json = click.option("--json", "json_output", is_flag=True, help="Print the data as JSON on stdout.")
 
@@ -47,51 +39,6 @@ def budget_options(function: Function) -> Function:
     return function
 
 
-def limits(options: Mapping[str, str | None], *, base: Budget | None = None) -> Budget:
-    """The limits that the options of `budget_options` give, by their Python names ("max_latency").
-
-    `base` decides which latency is meant where the option does not say. Raises UsageError and its kinds, naming the
-    option.
-    """
-    from edgeprune.records.budget import Budget
-
-    budget = Budget()
-    for name, text in options.items():
-        if text is not None:
-            budget = budget.override(_limit(name, text, base))
-    return budget
-
-
 def emit(data: Mapping[str, Any]) -> None:
     """JSON on stdout."""
-    click.echo(json.dumps(data, indent=2, allow_nan=False, default=str))
-
-
-def _limit(name: str, text: str, base: Budget | None) -> Budget:
-    from edgeprune.records.budget import Budget
-
-    data: dict[str, Any]
-    if name == "max_latency":
-        figure, quantity = _latency(text, base)
-        data = {"latency": {figure: quantity}}
-    elif name == "max_drop":
-        data = {"accuracy": {"max_drop": text}}
-    else:
-        data = {{"max_memory": "peak_memory", "max_size": "size", "max_energy": "energy"}[name]: text}
-    try:
-        return Budget.parse(data)
-    except UsageError as error:
-        raise UsageError(f"--{name.replace('_', '-')}: {error.message}", hint=error.hint) from error
-
-
-def _latency(text: str, base: Budget | None) -> tuple[str, str]:
-    match = _PERCENTILE.match(text.strip())
-    if match:
-        return match[1], match[2]
-    own = [limit.metric.partition(".")[2] for limit in (base.limits if base else ()) if limit.figure[:7] == "latency"]
-    if len(own) > 1:
-        raise UsageError(
-            f"--max-latency {text}: the project limits {' and '.join(own)}: which of them?",
-            hint=f"write it like --max-latency {own[0]}={text}",
-        )
-    return (own[0] if own else "p50"), text
+    click.echo(json.dumps(data, indent=2, allow_nan=False))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprune.cli.main import Invocation
-from edgeprune.cli.options import as_json, budget_options, device_options, emit, limits
+from edgeprune.cli.options import as_json, budget_options, device_options, emit
 from edgeprune.cli.progress import open_progress
 from edgeprune.errors import StorageError, UsageError
 
@@ -130,6 +130,8 @@ def _overridden(
     strategy: str | None,
 ) -> Project:
     """The project with what the command line says in place of what its file says."""
+    from edgeprune.records.project import budget_overrides
+
     device, search = project.device, project.search
     if target is not None:
         device = replace(device, target=target)
@@ -139,7 +141,7 @@ def _overridden(
         search = replace(search, seed=seed)
     if strategy is not None:
         search = replace(search, strategy=strategy)
-    budget = project.budget.override(limits(maxima, base=project.budget))
+    budget = budget_overrides(project.budget, **maxima)
     return replace(project, device=device, search=search, budget=budget)
 
 
