@@ -313,8 +313,8 @@ def test_deadline_is_a_timeout(start: Any, model: Path) -> None:
 
 def test_address_space_limit_is_out_of_memory(start: Any, tmp_path: Path) -> None:
     """An allocation that fails in the runtime, as on a system that does not overcommit."""
-    big = chain_of_matmuls(tmp_path / "big.onnx", width=4096, layers=4).path  # 268 MB of weights
-    limit = 600 << 20
+    big = chain_of_matmuls(tmp_path / "big.onnx", width=4096, layers=9).path  # 604 MB of weights
+    limit = 600 << 20  # enough for the runtime with any number of threads, and too little for the weights
     agent = start(prefix=("prlimit", f"--as={limit}"))
     agent.hear("hello")
     agent.measure(big, inputs=[{"name": "y0", "dtype": "float32", "shape": [1, 4096]}])
