@@ -12,4 +12,4 @@ import sys
 from budget_run import main
 
 if __name__ == "__main__":
-    sys.exit(main("resnet20.py:Cifar10", description=__doc__, project="{}", epochs=6))
+    sys.exit(main("resnet20.py:Cifar10", description=__doc__, project="{}", epochs=12))
