@@ -104,7 +104,14 @@ class Prunable:
         keep = self._keep(candidate)
         module = cut(self.module, self._coupling, keep)
         checked = self.check(module, keep) if verify else None
-        return Pruned(module, self.example_inputs, candidate, checked, batch_dynamic=self.batch_dynamic)
+        return Pruned(
+            module,
+            self.example_inputs,
+            candidate,
+            checked,
+            batch_dynamic=self.batch_dynamic,
+            granularity=self._granularity,
+        )
 
     def check(self, pruned: GraphModule, keep: NDArray[np.bool_]) -> Verification:
         """Compare a pruned module with the reference of the kept atoms."""
@@ -137,6 +144,9 @@ class Captured(Prunable):
 
     def candidate(self, kept: Mapping[str, Sequence[int]]) -> Candidate:
         """A candidate from the kept units per group; groups that are not named keep all. Raises UsageError."""
+        for name, units in kept.items():
+            if not _are_indices(units):
+                raise UsageError(f"group {name!r}: the kept units are a list of indices, not {units!r}")
         candidate = Candidate({name: tuple(sorted({int(u) for u in units})) for name, units in kept.items()})
         self._keep(candidate)
         return candidate
@@ -153,8 +163,9 @@ class Pruned(Prunable):
         verification: Verification | None,
         *,
         batch_dynamic: bool = True,
+        granularity: Granularity = "outer",
     ) -> None:
-        super().__init__(module, example_inputs, batch_dynamic=batch_dynamic)
+        super().__init__(module, example_inputs, batch_dynamic=batch_dynamic, granularity=granularity)
         self.candidate = candidate
         self.verification = verification
 
@@ -163,3 +174,9 @@ class Pruned(Prunable):
         from edgeprune.graph.storage import save
 
         save(self, Path(path))
+
+
+def _are_indices(units: object) -> bool:
+    if not isinstance(units, Sequence | np.ndarray):
+        return False
+    return all(isinstance(unit, int | np.integer) and not isinstance(unit, bool) for unit in units)

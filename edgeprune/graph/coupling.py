@@ -68,6 +68,7 @@ class Mixing:
 
     node: Node
     argument: str
+    labels: Labels
     dims: tuple[int, ...]
 
 
@@ -175,9 +176,10 @@ class Coupling:
     def contracted(self, argument: str, dim: int) -> None:
         self.contractions.append(Contraction(cast("Node", self._now), argument, dim))
 
-    def mixed(self, argument: str, dims: Sequence[int]) -> None:
+    def mixed(self, argument: str, labels: Labels, dims: Sequence[int]) -> None:
+        """Note that the operator mixes dimensions of its argument, which has these labels by now."""
         if dims:
-            self.mixings.append(Mixing(cast("Node", self._now), argument, tuple(dims)))
+            self.mixings.append(Mixing(cast("Node", self._now), argument, labels, tuple(dims)))
 
     def role(self, node: object, dim: int, role: str) -> None:
         """Note what a dimension of a parameter does, where the node is one."""

@@ -199,6 +199,14 @@ def _pad(node: Node, call: Call, result: Labels, keep: Keep) -> None:
     set_argument(node, "pad", pad)
 
 
+def _squeeze(node: Node, call: Call, result: Labels, keep: Keep) -> None:
+    """Squeezing everything would take a dimension along of which one unit is left."""
+    source: Labels = call["self"]
+    if "dim" not in call.arguments:
+        node.target = torch.ops.aten.squeeze.dims
+        node.args = (node.args[0], [d for d, size in enumerate(source.shape) if size == 1])
+
+
 def _normalized_shape(node: Node, call: Call, result: Labels, keep: Keep) -> None:
     set_argument(node, "normalized_shape", list(result.kept_shape(keep)[-len(call["normalized_shape"]) :]))
 
@@ -232,6 +240,7 @@ _REWRITES: dict[str, Callable[[Node, Call, Any, Keep], None]] = {
     **dict.fromkeys(("split", "split_with_sizes", "chunk"), _split),
     **dict.fromkeys(("constant_pad_nd", "pad"), _pad),
     **dict.fromkeys(("layer_norm", "rms_norm"), _normalized_shape),
+    "squeeze": _squeeze,
     "group_norm": _num_groups,
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _groups),
     "scaled_dot_product_attention": _scale,

@@ -20,9 +20,9 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from edgeprune.errors import VerificationError
-from edgeprune.graph.coupling import Call, Coupling, Mixing
-from edgeprune.graph.labels import Labels
-from edgeprune.graph.operators import argument_names
+from edgeprune.graph.coupling import Coupling, Mixing
+from edgeprune.graph.labels import Labels, kept_per_dim
+from edgeprune.graph.operators import argument_names, shape_of
 from edgeprune.graph.surgery import slice_tensor
 
 __all__ = ["TOLERANCES", "Verification", "verify"]
@@ -30,6 +30,7 @@ __all__ = ["TOLERANCES", "Verification", "verify"]
 # Relative to the largest output. In double precision round-off stays below 1e-12, so that even a mistake whose
 # effect is drowned by biases shows; single precision is for graphs that an operator ties to it.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
+_HINT = "this is a bug in a pruning rule: the candidate was refused, nothing was changed; please report the model"
 _LOG = logging.getLogger(__name__)
 Keep = NDArray[np.bool_]
 State = Mapping[str, torch.Tensor]
@@ -55,22 +56,42 @@ def verify(
 ) -> Verification:
     """Compare in double precision, in single where the graph insists on it. Raises VerificationError."""
     generator = torch.Generator().manual_seed(seed)
+    shapes = [shape_of(node.meta["val"]) for node in original.graph.nodes if node.op == "placeholder"]
+    example_inputs = tuple(_of_shape(x, shape) for x, shape in zip(example_inputs, shapes, strict=True))
     inputs = tuple(_random_like(x, generator) for x in example_inputs)
     probe = _probe(original, generator)
     dtype = torch.float64
     try:
-        error = _difference(original, pruned, coupling, keep, inputs=inputs, probe=probe, dtype=dtype)
+        try:
+            error = _difference(original, pruned, coupling, keep, inputs=inputs, probe=probe, dtype=dtype)
+        except _NotANumberError:  # random numbers are no input for this model: stay near the example
+            inputs = tuple(_near(x, generator) for x in example_inputs)
+            error = _difference(original, pruned, coupling, keep, inputs=inputs, probe=probe, dtype=dtype)
     except RuntimeError as problem:
         _LOG.info("no comparison in double precision: %s", problem)
         dtype = torch.float32
-        error = _difference(original, pruned, coupling, keep, inputs=inputs, probe=probe, dtype=dtype)
+        try:
+            error = _difference(original, pruned, coupling, keep, inputs=inputs, probe=probe, dtype=dtype)
+        except (RuntimeError, _NotANumberError) as failed:
+            raise VerificationError(
+                f"the pruned graph cannot be compared with its reference: {failed}", hint=_HINT
+            ) from failed
+    except _NotANumberError as failed:
+        raise VerificationError(
+            "the model's output is not a number on inputs like the example, so that nothing can be verified",
+            hint="give example inputs on which the model works",
+        ) from failed
     tolerance = TOLERANCES[dtype]
     if error <= tolerance:
         return Verification(error, str(dtype).removeprefix("torch."), tolerance)
     raise VerificationError(
         f"the pruned graph differs from its reference by {error:.2e} (allowed: {tolerance:.0e} of the largest output)",
-        hint="this is a bug in a pruning rule: the candidate was refused, nothing was changed; please report the model",
+        hint=_HINT,
     )
+
+
+class _NotANumberError(Exception):
+    """The reference computes NaN: the comparison would say nothing."""
 
 
 def _difference(
@@ -88,18 +109,29 @@ def _difference(
     with torch.no_grad():
         expected = _Reference(original, coupling, keep, probe, dtype).run(*inputs)
         found = _Plain(pruned, sliced, dtype).run(*inputs)
-    worst = scale = 0.0
-    for a, b in zip(pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True):
-        if not isinstance(a, torch.Tensor):
-            continue
-        if a.shape != b.shape or torch.isfinite(b).all() != torch.isfinite(a).all():
-            return float("inf")
-        if a.numel():
-            worst = max(worst, float((a.double() - b.double()).abs().max()))
-            scale = max(scale, float(b.double().abs().max()))
-    if not np.isfinite(worst):
+    pairs = zip(pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True)
+    return max((_relative_error(a, b) for a, b in pairs if isinstance(a, torch.Tensor)), default=0.0)
+
+
+def _relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Of one output: largest difference over largest value; infinities (masked logits) must be in the same places."""
+    if found.shape != expected.shape:
         return float("inf")
-    return worst / scale if scale else worst
+    found, expected = found.double(), expected.double()
+    if expected.isnan().any():
+        raise _NotANumberError("its output is not a number")
+    finite = expected.isfinite()
+    if not torch.equal(found[~finite], expected[~finite]) or not found[finite].isfinite().all():
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    difference, scale = float((found - expected)[finite].abs().max()), float(expected[finite].abs().max())
+    return difference / scale if scale else difference
+
+
+def _of_shape(example: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """The example at the batch that the graph was captured with: one sample is captured as two."""
+    return torch.cat([example] * (shape[0] // len(example))) if tuple(example.shape) != shape else example
 
 
 def _random_like(example: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -108,13 +140,26 @@ def _random_like(example: torch.Tensor, generator: torch.Generator) -> torch.Ten
     return torch.randn(example.shape, generator=generator).to(example.dtype)
 
 
+def _near(example: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Each value up to a tenth larger: what is positive stays so."""
+    return example * (1 + 0.1 * _uniform(example, generator)) if example.is_floating_point() else example
+
+
+def _uniform(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return torch.rand(like.shape, generator=generator).to(like.dtype)
+
+
 def _probe(module: GraphModule, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """Random values for the parameters and statistics that are constant, positive where the constant is."""
     values: dict[str, torch.Tensor] = {}
     named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
     for name, tensor in named:
-        if tensor.is_floating_point() and tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all()):
-            noise = torch.rand(tensor.shape, generator=generator).to(tensor.dtype)
+        if not tensor.is_floating_point() or tensor.numel() == 0:
+            continue
+        # Single values are mostly settings (an epsilon); a parameter of zero is a gate that is still closed.
+        gate = isinstance(tensor, torch.nn.Parameter) and bool((tensor == 0).all())
+        if gate or (tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all())):
+            noise = _uniform(tensor, generator)
             values[name] = tensor.detach() + (0.5 * noise if bool(tensor.flatten()[0] > 0) else noise - 0.5)
     return values
 
@@ -164,7 +209,7 @@ class _Reference(_Plain):
         mixing = self._mixed.get(n)
         if mixing is None:
             return cast("Any", n.target)(**bound)
-        return _over_kept(mixing, call, bound, self._keep)
+        return _over_kept(mixing, bound, self._keep)
 
 
 def _masked(tensor: torch.Tensor, labels: Labels, keep: Keep) -> torch.Tensor:
@@ -176,30 +221,43 @@ def _masked(tensor: torch.Tensor, labels: Labels, keep: Keep) -> torch.Tensor:
     return tensor
 
 
-def _over_kept(mixing: Mixing, call: Call, bound: dict[str, Any], keep: Keep) -> torch.Tensor:
+def _over_kept(mixing: Mixing, bound: dict[str, Any], keep: Keep) -> torch.Tensor:
     """Run the operator on the kept indices of `dims` only, and put the result back in its place."""
-    argument, dims = mixing.argument, mixing.dims
-    labels: Labels = call[argument]
-    kept = {}
+    labels, dims = mixing.labels, mixing.dims
+    kept: dict[int, torch.Tensor] = {}
     for dim in dims:
         axis = labels.axis(dim)
-        if axis is not None and not axis.is_joint:
-            kept[dim] = torch.from_numpy(np.flatnonzero(keep[axis.atoms]))
-    tensor = bound[argument]
+        if axis is not None:
+            kept[dim] = torch.from_numpy(np.flatnonzero(kept_per_dim(axis, keep)[axis.dims.index(dim)]))
+    if "num_groups" in bound:
+        return _group_norm(bound, kept[1])
+    tensor = bound[mixing.argument]
     for dim, index in kept.items():
         tensor = tensor.index_select(dim, index)
-    arguments = {**bound, argument: tensor}
-    channel = next(iter(kept.values()), None)
+    arguments = {**bound, mixing.argument: tensor}
+    if "normalized_shape" not in arguments:
+        return cast("Callable[..., torch.Tensor]", mixing.node.target)(**arguments)  # a reduction
+    ((dim, index),) = kept.items()
     for name in ("weight", "bias"):
-        parameter = arguments.get(name)
-        if isinstance(parameter, torch.Tensor) and channel is not None:
-            arguments[name] = parameter.index_select(parameter.dim() - 1, channel)
-    if "normalized_shape" in arguments and channel is not None:
-        arguments["normalized_shape"] = [len(channel)]
+        if isinstance(arguments.get(name), torch.Tensor):
+            arguments[name] = arguments[name].index_select(0, index)
+    arguments["normalized_shape"] = [len(index)]
     result = cast("Callable[..., torch.Tensor]", mixing.node.target)(**arguments)
-    if "normalized_shape" not in arguments and "num_groups" not in arguments:
-        return result  # a reduction
-    full = torch.zeros(bound[argument].shape, dtype=result.dtype)
-    for dim, index in kept.items():
-        return full.index_copy(dim, index, result)
-    return result
+    full = torch.zeros(bound[mixing.argument].shape, dtype=result.dtype)
+    return full.index_copy(dim, index, result)
+
+
+def _group_norm(bound: dict[str, Any], kept: torch.Tensor) -> torch.Tensor:
+    """Each of the original groups on its own, over what is kept of it."""
+    source, groups = cast("torch.Tensor", bound["input"]), int(bound["num_groups"])
+    weight, bias = bound.get("weight"), bound.get("bias")
+    full = torch.zeros_like(source)
+    size = source.shape[1] // groups
+    for group in range(groups):
+        index = kept[(kept >= group * size) & (kept < (group + 1) * size)]
+        if len(index):
+            scale, shift = (None if p is None else p.index_select(0, index) for p in (weight, bias))
+            part = source.index_select(1, index)
+            normal = torch.nn.functional.group_norm(part, 1, scale, shift, float(bound.get("eps", 1e-5)))
+            full = full.index_copy(1, index, normal)
+    return full

@@ -186,7 +186,7 @@ def convolution(coupling: Coupling, call: Call) -> Labels:
         coupling.role(kernel, 0, "producer")
         coupling.role(kernel, 1, "consumer")
         if outputs is not None:
-            coupling.block(Axis((0, 1), outputs.reshape(groups, -1)))
+            coupling.tie(outputs.reshape(groups, -1)[:1], outputs.reshape(groups, -1))
     axes = () if outputs is None else (Axis((1,), outputs),)
     return _with_bias(coupling, call, Labels(call.shape, axes), 1)
 

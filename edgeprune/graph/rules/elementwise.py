@@ -92,6 +92,11 @@ def prelu(coupling: Coupling, call: Call) -> Labels:
     return broadcast(coupling, [source, weight], call.shape)
 
 
+def converted(coupling: Coupling, call: Call) -> Labels:  # noqa: ARG001  a rule
+    """Conversions to another type: a second tensor only lends its own."""
+    return Labels(call.shape, call["self"].axes)
+
+
 def gated(coupling: Coupling, call: Call) -> Labels:
     """`glu`: the first half along the dimension times the sigmoid of the second."""
     source: Labels = call["self"]
@@ -112,7 +117,12 @@ _NAMES = """
     sinh cosh tanh erf erfc sigmoid floor ceil round trunc frac clamp clamp_min clamp_max clip isnan isinf nan_to_num
     relu relu6 leaky_relu elu selu celu gelu silu mish hardtanh hardswish hardsigmoid softplus softsign log_sigmoid
         threshold hardshrink softshrink tanhshrink rrelu dropout alpha_dropout feature_dropout feature_alpha_dropout
-    to _to_copy type_as float half double bfloat16 zeros_like ones_like full_like rand_like randn_like bernoulli
+    float half double bfloat16 zeros_like ones_like full_like rand_like randn_like bernoulli
 """
 
-RULES: dict[str, Rule] = {**dict.fromkeys(_NAMES.split(), elementwise), "prelu": prelu, "glu": gated}
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(_NAMES.split(), elementwise),
+    "prelu": prelu,
+    "glu": gated,
+    **dict.fromkeys(("to", "_to_copy", "type_as"), converted),
+}

@@ -42,10 +42,15 @@ def move(coupling: Coupling, call: Call) -> Labels | list[Labels]:
 def _run(call: Call, name: str, labels: torch.Tensor) -> list[torch.Tensor]:
     arguments = {key: _materialise(value) for key, value in call.arguments.items()}
     arguments[name] = labels
-    if "pad" in call.name:
+    if call.name == "view":  # the label tensor is expanded, and may not be viewable where the real one is
+        return [labels.reshape(arguments["size"])]
+    if call.name == "pad" and call["mode"] != "constant":  # repeats indices; not there for integers
+        arguments[name] = labels.double()
+    elif "pad" in call.name:
         arguments["value"] = _PADDED
     result = cast("Any", call.node.target)(**{("self" if k == "self" else k): v for k, v in arguments.items()})
-    return list(result) if isinstance(result, list | tuple) else [result]
+    results = result if isinstance(result, list | tuple) else [result]
+    return [item.to(torch.int64) for item in results]
 
 
 def _materialise(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeprune.graph.coupling import Call, Coupling, Rule
-from edgeprune.graph.labels import Axis, Labels
+from edgeprune.graph.labels import Labels
 from edgeprune.graph.rules.elementwise import broadcast
 
 __all__ = ["RULES"]
@@ -40,7 +40,7 @@ def layer_norm(coupling: Coupling, call: Call) -> Labels:
     mixed = [d for axis in source.axes for d in axis.dims if d >= first]
     if len(mixed) > 1 or (mixed and count > 1):
         return coupling.freeze_axes(source, mixed, "normalises over several dimensions at once")
-    coupling.mixed("input", mixed)
+    coupling.mixed("input", source, mixed)
     return Labels(call.shape, source.axes)
 
 
@@ -58,9 +58,8 @@ def group_norm(coupling: Coupling, call: Call) -> Labels:
             else:
                 coupling.tie(axis.atoms, atoms)
     if atoms is not None and groups != len(atoms):
-        if groups > 1:
-            coupling.block(Axis((0, 1), atoms.reshape(groups, -1)))
-        coupling.mixed("input", [1])
+        coupling.tie(atoms.reshape(groups, -1)[:1], atoms.reshape(groups, -1))
+        coupling.mixed("input", source, [1])
     return Labels(call.shape, source.axes)
 
 

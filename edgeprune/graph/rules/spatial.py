@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgeprune.graph.coupling import Call, Coupling, Rule
 from edgeprune.graph.labels import Axis, Labels
+from edgeprune.graph.rules.elementwise import elementwise
 
 __all__ = ["RULES"]
 
@@ -19,7 +20,7 @@ def reduction(coupling: Coupling, call: Call) -> Labels | list[Labels]:
         rest = [d for d in axis.dims if d not in dims]
         if rest and len(rest) < len(axis.dims):
             source = coupling.separate(source, axis, rest)
-    coupling.mixed(name, sorted(d for axis in source.axes for d in axis.dims if d in dims))
+    coupling.mixed(name, source, sorted(d for axis in source.axes for d in axis.dims if d in dims))
     keepdim = bool(call.get("keepdim", False))
     left = [d for d in range(ndim) if d not in dims]
     axes = [
@@ -33,6 +34,8 @@ def reduction(coupling: Coupling, call: Call) -> Labels | list[Labels]:
 
 def index_of_extreme(coupling: Coupling, call: Call) -> Labels | list[Labels]:
     """`argmax` and the like return positions: over a prunable dimension they would change their meaning."""
+    if isinstance(call.get("other"), Labels):  # the larger of two tensors
+        return elementwise(coupling, call)
     name, source = call.tensors()[0]
     given = call.get("dim")
     dims = range(len(source.shape)) if given is None else [int(given)]
