@@ -129,10 +129,14 @@ def _sizes(argument: str) -> Callable[[Node, Call, Any, Keep], None]:
                 continue
             if isinstance(size, int):
                 sizes[i] = after[first + i]
-            elif any(isinstance(other, int) and other == -1 for other in sizes):
-                raise ValueError("two of its sizes cannot be rewritten at once")
-            else:
-                sizes[i] = -1  # a size that the batch takes part in
+                continue
+            # A size that the batch takes part in is left to be inferred; what was inferred until now is written out.
+            for j, other in enumerate(sizes):
+                if isinstance(other, int) and other == -1:
+                    if not isinstance(node.meta["val"].shape[first + j], int):
+                        raise ValueError("two of its sizes cannot be rewritten at once")
+                    sizes[j] = after[first + j]
+            sizes[i] = -1
         set_argument(node, argument, sizes)
 
     return rewrite

@@ -121,8 +121,9 @@ def test_type_as_passes_on_its_own_tensor_alone() -> None:
     check_all_single_removals(net)
 
 
+@pytest.mark.parametrize("tokens", [5, -1])
 @pytest.mark.parametrize("granularity", ["outer", "inner"])
-def test_heads_merged_with_a_batch_of_one(granularity: str) -> None:
+def test_heads_merged_with_a_batch_of_one(granularity: str, tokens: int) -> None:
     class Merged(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -131,7 +132,8 @@ def test_heads_merged_with_a_batch_of_one(granularity: str) -> None:
         def forward(self, x: Tensor) -> Tensor:
             b, t, _ = x.shape
             q, k, v = (
-                layer(x).view(b, t, 4, 4).transpose(1, 2).reshape(b * 4, t, 4) for layer in (self.q, self.k, self.v)
+                layer(x).view(b, t, 4, 4).transpose(1, 2).reshape(b * 4, tokens, 4)
+                for layer in (self.q, self.k, self.v)
             )
             y = torch.bmm(torch.softmax(torch.bmm(q, k.transpose(1, 2)), -1), v)
             return self.o(y.view(b, 4, t, 4).transpose(1, 2).reshape(b, t, 16))
