@@ -228,7 +228,7 @@ class _guard:  # noqa: N801  used like a function
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if not isinstance(error, Exception) or isinstance(error, EdgepruneError):
+        if not isinstance(error, Exception | SystemExit) or isinstance(error, EdgepruneError):
             return
         where = user_frame(error, self._folder)
         message = f"{self._what} raised {type(error).__name__}: {error}" + (f"\n  at {where}" if where else "")

@@ -110,7 +110,7 @@ def _import_file(path: Path, text: str) -> ModuleType:
     try:
         with on_path(path.parent):
             spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a __main__ guard may end itself
         del sys.modules[name]
         raise _import_failed(text, error, path.parent) from error
     return module
@@ -120,7 +120,7 @@ def _import_module(name: str, base: Path) -> ModuleType:
     try:
         with on_path(base):
             return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a __main__ guard may end itself
         raise _import_failed(name, error, base) from error
 
 
