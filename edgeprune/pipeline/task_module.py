@@ -124,7 +124,7 @@ def _import_module(name: str, base: Path) -> ModuleType:
         raise _import_failed(name, error, base) from error
 
 
-def _import_failed(text: str, error: Exception, folder: Path) -> EdgepruneError:
+def _import_failed(text: str, error: Exception | SystemExit, folder: Path) -> EdgepruneError:
     if isinstance(error, EdgepruneError):
         return error
     where = user_frame(error, folder)
