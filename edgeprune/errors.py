@@ -10,6 +10,7 @@
     │   ├── TargetError              3  the device cannot be reached or talked to
     │   │   └── HostKeyError         3  the host key is unknown or has changed
     │   └── StorageError             3  the run folder cannot be written (full disk, permissions)
+    │       └── DamagedError         3  what a run wrote earlier does not read or fit: only a new run helps
     ├── ParityError                  5  the exported artifact disagrees with the model
     └── VerificationError           70  a surgery result differs from its reference; a bug, report it
 
@@ -27,6 +28,7 @@ __all__ = [
     "CannotMeasureError",
     "CaptureError",
     "ConfigError",
+    "DamagedError",
     "EdgepruneError",
     "HostKeyError",
     "ParityError",
@@ -112,6 +114,10 @@ class HostKeyError(TargetError):
 
 class StorageError(CannotMeasureError):
     """The run folder or a file in it cannot be written or read."""
+
+
+class DamagedError(StorageError):
+    """What a run wrote earlier cannot be read, or belongs to something else: it cannot be gone on with."""
 
 
 class ParityError(EdgepruneError):

@@ -13,7 +13,9 @@ from typing import Any
 
 from edgeprune.errors import UsageError, did_you_mean
 
-__all__ = ["names", "resolve"]
+__all__ = ["Spec", "check", "create", "names", "resolve", "split"]
+
+Spec = str | Mapping[str, Any]  # "l1", "l1:members=all,reduce=sum" or {"name": "l1", "members": "all", "reduce": "sum"}
 
 _BUILT_IN: dict[str, dict[str, str]] = {
     "targets": {"local": "edgeprune.targets.local:LocalTarget", "ssh": "edgeprune.targets.ssh:SshTarget"},
@@ -42,11 +44,48 @@ def names(kind: str) -> tuple[str, ...]:
     return tuple(sorted({**_BUILT_IN.get(kind, {}), **_plugins(kind)}))
 
 
+def check(kind: str, name: str) -> None:
+    """Raise as `resolve` does where the name is unknown, without importing anything."""
+    if name not in names(kind):
+        what = "strategy" if kind == "strategies" else kind[:-1]
+        raise UsageError(f"unknown {what} {name!r}", hint=did_you_mean(name, names(kind)))
+
+
 def resolve(kind: str, name: str) -> Any:
     """The object that `name` stands for; raises UsageError with the valid names and the nearest one."""
+    check(kind, name)
     if name in _BUILT_IN.get(kind, {}):
         module, _, attribute = _BUILT_IN[kind][name].partition(":")
         return getattr(import_module(module), attribute)
-    if name in _plugins(kind):
-        return _plugins(kind)[name].load()
-    raise UsageError(f"unknown {kind[:-1]} {name!r}", hint=did_you_mean(name, names(kind)))
+    return _plugins(kind)[name].load()
+
+
+def split(spec: Spec) -> tuple[str, dict[str, Any]]:
+    """The name and the parameters of "name", "name:key=value,key=value" or {"name": ..., key: value}."""
+    if not isinstance(spec, str):
+        parameters = dict(spec)
+        if not isinstance(parameters.get("name"), str):
+            raise UsageError(f"{parameters!r} does not say the name", hint="write it like {name: l1, reduce: sum}")
+        return parameters.pop("name"), parameters
+    name, colon, text = spec.partition(":")
+    pairs = [part.partition("=") for part in text.split(",")] if colon else []
+    if any(not (key.strip() and equals and value.strip()) for key, equals, value in pairs):
+        raise UsageError(f"{spec!r} cannot be read", hint="write parameters like l1:members=all,reduce=sum")
+    return name.strip(), {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def create(kind: str, spec: Spec | object) -> Any:
+    """An object by its name, made with its parameters where there are some; any other object is given back as it is.
+
+    Raises UsageError for an unknown name or parameter, with those that are valid.
+    """
+    if not isinstance(spec, str | Mapping):
+        return spec
+    name, parameters = split(spec)
+    make = resolve(kind, name)
+    valid = list(signature(make).parameters)
+    for parameter in parameters:
+        if parameter not in valid:
+            hint = did_you_mean(parameter, valid) if valid else f"{name} has no parameters"
+            raise UsageError(f"{_ONE[kind]} {name!r} has no parameter {parameter!r}", hint=hint)
+    return make(**parameters)

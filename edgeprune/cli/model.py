@@ -212,6 +212,7 @@ def _prune_lines(report: dict[str, Any]) -> list[str]:
 
 def _measurement_lines(measurement: Measurement, figures: Figures, check: BudgetCheck) -> list[str]:
     from edgeprune.records.figures import format_figure
+    from edgeprune.report.measured_on import of_provenance
 
     lines = [f"outcome: {measurement.outcome.value}" + (f": {measurement.message}" if measurement.message else "")]
     for name, figure in figures.items():
@@ -220,6 +221,8 @@ def _measurement_lines(measurement: Measurement, figures: Figures, check: Budget
             continue
         bound = f" (95 % upper bound {format_figure(name, figure.upper)})" if figure.upper is not None else ""
         lines.append(f"{name}: {format_figure(name, figure.value)}{bound}")
+    if measurement.provenance is not None:
+        lines.append(of_provenance(measurement.provenance))
     lines += [f"warning: {warning}" for warning in measurement.warnings]
     for entry in check.limits:
         reason = f": {entry.reason}" if entry.reason else ""

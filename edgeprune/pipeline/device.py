@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HostKeyOffer", "probe", "trust"]
 
-_RAM_SHARE = 0.5  # of the profile's RAM: firmware and GPU take their part of the nominal size
-
 
 @dataclass(frozen=True, slots=True)
 class HostKeyOffer:
@@ -53,6 +51,7 @@ def probe(
     """
     from edgeprune.measure.session import Session
     from edgeprune.records.profile import load_profile
+    from edgeprune.records.profile_match import differences
     from edgeprune.targets.parse import open_target
 
     kind = load_profile(profile) if isinstance(profile, (str, Path)) else profile
@@ -67,7 +66,7 @@ def probe(
             "runtimes": dict(session.runtimes),
             "conditions": dict(seen["conditions"]),
             "can_measure": "version" in session.runtimes.get(runtime, {}),
-            "differences": _differences(kind, seen["machine"]),
+            "differences": list(differences(kind, seen["machine"])),
         }
 
 
@@ -100,16 +99,3 @@ def trust(target: str, confirm: Callable[[HostKeyOffer], bool], **options: Any) 
         return offer
     known_hosts.add(offer.known_hosts, host, key)
     return HostKeyOffer(host, key.algorithm, key.fingerprint, state, offer.known, offer.known_hosts, written=True)
-
-
-def _differences(profile: DeviceProfile, machine: Mapping[str, Any]) -> list[str]:
-    """Where the device is not what the profile says, in words."""
-    found = []
-    if profile.core_count is not None and machine.get("cpus") not in {None, profile.core_count}:
-        found.append(f"processors: {machine['cpus']} here, {profile.core_count} in the profile")
-    if profile.bits is not None and machine.get("bits") not in {None, profile.bits}:
-        found.append(f"userland: {machine['bits']} bits here, {profile.bits} in the profile")
-    memory = machine.get("memory_bytes")
-    if profile.ram_bytes and memory and not _RAM_SHARE * profile.ram_bytes <= memory <= 1.02 * profile.ram_bytes:
-        found.append(f"memory: {memory} bytes here, {profile.ram_bytes} in the profile")
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,16 +28,26 @@ def measure(
 ) -> Measurement:
     """Measure an artifact, or a file described by its manifest or by itself; `options` are the target's.
 
-    A failed measurement is an outcome in the record. Raises TargetError where the device cannot be reached, UsageError
-    where target, profile or file are not usable.
+    A failed measurement is an outcome in the record; so is, as a warning, where the device differs from the profile.
+    Raises TargetError where the device cannot be reached, UsageError where target, profile or file are not usable, or
+    the device is of another architecture than the profile.
     """
     from edgeprune.export import manifest
     from edgeprune.measure.session import Session
     from edgeprune.records.profile import load_profile
+    from edgeprune.records.profile_match import check_architecture, differences
     from edgeprune.targets.parse import open_target
 
     found = artifact if isinstance(artifact, Artifact) else manifest.read(Path(artifact))
     kind = load_profile(profile) if isinstance(profile, (str, Path)) else profile
     device = open_target(target, **options) if isinstance(target, str) else target
     with Session(device, kind, policy=policy, progress=progress) as session:
-        return session.measure(found)
+        check_architecture(kind, session.machine, device.name)
+        measured = session.measure(found)
+        return replace(
+            measured,
+            warnings=(
+                *(f"not as the profile {kind.name!r} says: {text}" for text in differences(kind, session.machine)),
+                *measured.warnings,
+            ),
+        )

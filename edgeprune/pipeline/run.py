@@ -13,9 +13,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -23,13 +23,23 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune import atomic, registry
 from edgeprune.errors import StorageError, UsageError
+from edgeprune.measure.session import Session
 from edgeprune.pipeline import baseline
+from edgeprune.pipeline.run_checks import (
+    check_same_device,
+    check_same_task,
+    check_settings,
+    effective_budget,
+    run_settings,
+    target_of,
+)
 from edgeprune.pipeline.space import importance_scores, search_space
 from edgeprune.pipeline.trials import Trials, trial_folder
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records import codec
 from edgeprune.records.budget import Budget
-from edgeprune.records.profile import DeviceProfile, load_profile
+from edgeprune.records.profile import load_profile
+from edgeprune.records.profile_match import check_architecture, differences
 from edgeprune.records.project import Project
 from edgeprune.records.result import Result
 from edgeprune.search.base import Strategy, StrategyFactory
@@ -37,7 +47,8 @@ from edgeprune.search.journal import Journal
 from edgeprune.search.loop import SearchLimits, search
 
 if TYPE_CHECKING:
-    from edgeprune.measure.session import Session
+    from torch import nn
+
     from edgeprune.pipeline.task import CheckedTask
     from edgeprune.records.trial import Trial
 
@@ -64,16 +75,20 @@ def run(
     from edgeprune.graph.capture import capture
 
     run_dir = run_dir.absolute()
+    check_settings(project, run_dir, resume=resume)
     profile = load_profile(project.device.profile)
     budget = effective_budget(project, profile)
     strategy: StrategyFactory = registry.resolve("strategies", project.search.strategy)
-    with progress.step("loading the model"):
-        model = task.model().eval()
-    example_inputs = task.example_inputs()
-    inputs = run_inputs(project, budget, task_parts=_parts(task), model_sha256=baseline.fingerprint(model))
-    with Journal.open(run_dir, inputs, resume=resume) as journal, _session(project, profile, progress) as session:
+    with ExitStack() as stack:
+        session = stack.enter_context(Session(target_of(project), profile, progress=progress, wait_s=_WAIT_S))
+        _check_device(session, progress)
+        with progress.step("loading the model"):
+            model = task.model().eval()
+        example_inputs = task.example_inputs()
+        inputs = _inputs(project, budget, task, model)
+        journal = stack.enter_context(Journal.open(run_dir, inputs, resume=resume))
         device = _device(session)
-        _check_same_device(journal, device)
+        check_same_device(journal, device)
         with progress.step("capturing the model"):
             captured = capture(model, example_inputs)
         baseline.check_capture(model, captured)
@@ -108,6 +123,7 @@ def run(
             device=device,
             progress=progress,
         )
+        check_same_task(journal, task.sources, evaluate.dense_accuracy, progress)
 
         def make_strategy(dense: Trial) -> Strategy:
             for warning in baseline.warnings(task, model, dense, budget):
@@ -122,7 +138,12 @@ def run(
             limits=SearchLimits(max_trials=project.search.max_trials),
             strategy=project.search.strategy,
             seed=project.search.seed,
-            provenance={"inputs": inputs, "machine": dict(session.machine), "groups": len(captured.groups)},
+            provenance={
+                "inputs": inputs,
+                "machine": dict(session.machine),
+                "measured_on": _measured_on(session, device),
+                "groups": len(captured.groups),
+            },
             progress=progress,
         )
         return _finish(result, run_dir)
@@ -143,31 +164,12 @@ def new_run_dir(runs: Path) -> Path:
     raise StorageError(f"cannot make a new folder in {runs}", hint="name one with --run-dir")
 
 
-def effective_budget(project: Project, profile: DeviceProfile) -> Budget:
-    """The project's limits, over the profile's default ones; raises UsageError where there are none."""
-    budget = profile.budget.override(project.budget)
-    if not any(not limit.is_accuracy for limit in budget.limits):
-        raise UsageError(
-            f"{project.path}: the budget limits nothing that the device measures",
-            hint='add a limit on latency, peak_memory, size or energy, like "latency: {p50: 60% of dense}"',
-        )
-    return budget
-
-
-def run_inputs(project: Project, budget: Budget, *, task_parts: Mapping[str, Any], model_sha256: str) -> dict[str, Any]:
-    """What a run depends on, as plain data: it must be the same when the run is resumed.
-
-    `max_trials` is left out: a run that used its trials up may be given more.
-    """
-    search_settings = {name: value for name, value in asdict(project.search).items() if name != "max_trials"}
+def _inputs(project: Project, budget: Budget, task: CheckedTask, model: nn.Module) -> dict[str, Any]:
+    """What a run depends on, as plain data: it must be the same when the run is resumed."""
     return {
-        "task": {"name": project.task, **task_parts},
-        "model": model_sha256,
-        "budget": budget.to_json(),
-        "device": {"profile": project.device.profile, "target": project.device.target},
-        "search": search_settings,
-        "recovery": asdict(project.recovery),
-        "export": asdict(project.export),
+        **run_settings(project, budget),
+        "task": {"name": project.task, "trainable": task.trainable},
+        "model": baseline.fingerprint(model),
         "versions": {name: version(name) for name in ("edgeprune", "torch", "onnx", "onnxruntime")},
     }
 
@@ -182,34 +184,23 @@ def _device(session: Session) -> dict[str, Any]:
     }
 
 
-def _check_same_device(journal: Journal, device: Mapping[str, Any]) -> None:
-    recorded = journal.trials[0].details.get("device", device) if journal.trials else device
-    different = [
-        f"{name} was {recorded.get(name)!r}, is {value!r}"
-        for name, value in device.items()
-        if recorded.get(name) != value
-    ]
-    if different:
-        raise UsageError(
-            f"{journal.path.parent}: this run was measured on another device: {'; '.join(different)}",
-            hint="resume it with the device it was started with, or start a new run",
-        )
+def _measured_on(session: Session, device: Mapping[str, Any]) -> dict[str, Any]:
+    """What the figures of a result are of."""
+    return {
+        "target": session.target.name,
+        "profile": session.profile.name,
+        **device,
+        "memory_bytes": session.machine.get("memory_bytes"),
+        "threads": session.policy.threads,
+        "differences": list(differences(session.profile, session.machine)),
+    }
 
 
-def _parts(task: CheckedTask) -> dict[str, Any]:
-    return {"trainable": task.trainable}
-
-
-@contextmanager
-def _session(project: Project, profile: DeviceProfile, progress: Progress) -> Iterator[Session]:
-    from edgeprune.measure.session import Session
-    from edgeprune.targets.parse import open_target
-
-    device = project.device
-    keys = {"identity": device.identity_file, "known_hosts": device.known_hosts}
-    target = open_target(device.target, **(keys if device.target.startswith("ssh:") else {}))
-    with Session(target, profile, progress=progress, wait_s=_WAIT_S) as session:
-        yield session
+def _check_device(session: Session, progress: Progress) -> None:
+    """Refuse a device of another architecture than the profile's, and say loudly where else it differs."""
+    check_architecture(session.profile, session.machine, session.target.name)
+    for text in differences(session.profile, session.machine):
+        progress.say(f"warning: the device is not what the profile {session.profile.name!r} says: {text}")
 
 
 def _finish(result: Result, run_dir: Path) -> Result:

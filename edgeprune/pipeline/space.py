@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune import atomic, registry
-from edgeprune.errors import StorageError, UsageError
+from edgeprune.errors import DamagedError, UsageError
 from edgeprune.importance.base import Importance, ImportanceContext, Scores
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records.candidate import Candidate
@@ -108,12 +108,12 @@ def _read(path: Path, captured: Captured) -> Scores:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["schema"] != SCHEMA:
-            raise StorageError(f"{path}: unknown schema {data['schema']!r}", hint=hint)
+            raise DamagedError(f"{path}: unknown schema {data['schema']!r}", hint=hint)
         scores = {name: np.asarray(values, dtype=np.float64) for name, values in data["scores"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StorageError(f"{path}: cannot read the importance scores: {error}", hint=hint) from error
+        raise DamagedError(f"{path}: cannot read the importance scores: {error}", hint=hint) from error
     if {name: len(values) for name, values in scores.items()} != {g.name: g.units for g in captured.groups}:
-        raise StorageError(f"{path}: the importance scores are of another model", hint=hint)
+        raise DamagedError(f"{path}: the importance scores are of another model", hint=hint)
     return scores
 
 

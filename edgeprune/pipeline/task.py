@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeprune.errors import EdgepruneError, TaskError
 from edgeprune.pipeline.task_module import import_object, near_name, on_path, source_line, user_frame
+from edgeprune.pipeline.task_sources import source_digests
 
 if TYPE_CHECKING:
     import torch
@@ -61,16 +62,22 @@ def load_task(reference: str, base_dir: Path | str = ".") -> CheckedTask:
     A class or function is called without arguments, any other object is taken as it is. Raises TaskError.
     """
     base = Path(base_dir).resolve()
-    thing, folder = import_object(reference, base)
+    thing, file = import_object(reference, base)
+    folder = base if file is None else file.parent
     if inspect.isclass(thing) or inspect.isroutine(thing):
         with _guard(f"{reference}()", folder), on_path(folder):
             thing = thing()
-    return check_task(thing, reference, folder)
+    return check_task(thing, reference, folder, file)
 
 
-def check_task(task: Any, name: str | None = None, folder: Path | None = None) -> CheckedTask:
-    """Wrap a task object, after a look at whether its parts are there and callable; raises TaskError."""
-    checked = CheckedTask(task, name or type(task).__name__, folder or _folder_of(task))
+def check_task(task: Any, name: str | None = None, folder: Path | None = None, file: Path | None = None) -> CheckedTask:
+    """Wrap a task object, after a look at whether its parts are there and callable; raises TaskError.
+
+    `file` is the one that the task is written in, where it is not that of its class.
+    """
+    file = file or _file_of(task)
+    folder = folder or (Path.cwd() if file is None else file.parent)
+    checked = CheckedTask(task, name or type(task).__name__, folder, file)
     missing = [part for part in _REQUIRED if not checked.has(part)]
     if missing:
         raise checked.lacks(missing[0])
@@ -91,10 +98,16 @@ def check_task(task: Any, name: str | None = None, folder: Path | None = None) -
 class CheckedTask:
     """A task whose every part is guarded: what it raises or wrongly returns becomes a TaskError that says where."""
 
-    def __init__(self, task: Any, name: str, folder: Path) -> None:
+    def __init__(self, task: Any, name: str, folder: Path, file: Path | None = None) -> None:
         self._task = task
         self.name = name
         self.folder = folder
+        self._file = file
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """SHA-256 of the files that the task is written in; none where it was typed into an interpreter."""
+        return {} if self._file is None else source_digests(self._file)
 
     def has(self, part: str) -> bool:
         """Whether the task has the part ("loss")."""
@@ -242,11 +255,12 @@ def _public_names(task: Any) -> set[str]:
     return {name for name in dir(task) if not name.startswith("_")}
 
 
-def _folder_of(task: Any) -> Path:
+def _file_of(task: Any) -> Path | None:
     try:
-        return Path(inspect.getfile(type(task))).resolve().parent
+        file = Path(inspect.getfile(type(task))).resolve()
     except (OSError, TypeError):  # a class that was typed into an interpreter has no file
-        return Path.cwd()
+        return None
+    return file if file.is_file() else None
 
 
 def _short(value: Any) -> str:

@@ -22,18 +22,15 @@ __all__ = ["import_object", "near_name", "on_path", "source_line", "user_frame"]
 _ABSENT = object()
 
 
-def import_object(reference: str, base: Path) -> tuple[Any, Path]:
-    """What "file.py:Name" or "package.module:Name" names, and the folder of its file; raises TaskError."""
+def import_object(reference: str, base: Path) -> tuple[Any, Path | None]:
+    """What "file.py:Name" or "package.module:Name" names, and the file it is in, if any; raises TaskError."""
     module_text, _, name = reference.rpartition(":")
     if not module_text or not name:
         raise TaskError(f"{reference!r} does not name a task", hint='write it like "task.py:Digits" (file:class)')
     if module_text.endswith(".py") or "/" in module_text:
-        path = (base / module_text).resolve()
-        module = _import_file(path, module_text)
-        folder = path.parent
+        module = _import_file((base / module_text).resolve(), module_text)
     else:
         module = _import_module(module_text, base)
-        folder = Path(module.__file__).resolve().parent if module.__file__ else base
     thing: Any = module
     for attribute in name.split("."):
         thing = getattr(thing, attribute, _ABSENT)
@@ -43,7 +40,7 @@ def import_object(reference: str, base: Path) -> tuple[Any, Path]:
         asks = f"did you mean {near!r}? " if near else ""
         has = f"it defines {', '.join(sorted(own))}" if own else "it defines no class"
         raise TaskError(f"{module_text} has no {name!r}\n  at {module.__file__}", hint=asks + has)
-    return thing, folder
+    return thing, Path(module.__file__).resolve() if module.__file__ else None
 
 
 @contextmanager

@@ -92,13 +92,22 @@ class Trials:
             details=built.details,
         )
 
+    def dense_accuracy(self) -> float:
+        """The metric of the dense model, as its trial has it; raises TaskError."""
+        return self._accuracy(self.captured, Candidate())
+
     def _build(self, candidate: Candidate, stage: Stage, number: int, folder: Path) -> _Built:
         started = time.monotonic()
         _write_json(folder / "candidate.json", candidate.to_json())
         model: Captured | Pruned
         details: dict[str, Any]
         if candidate.is_dense:
-            model, details = self.captured, {"recovery": "none: the dense model", "device": dict(self.device)}
+            model = self.captured
+            details = {
+                "recovery": "none: the dense model",
+                "device": dict(self.device),
+                "sources": self.task.sources,
+            }
         else:
             pruned = self.captured.prune(candidate)
             model, details = pruned, self._recover(pruned, candidate, stage, folder)

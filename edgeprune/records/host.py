@@ -15,7 +15,7 @@ from typing import Any
 
 from edgeprune.records.profile import CoreCluster, PowerSensor, ThrottleSource
 
-__all__ = ["detect"]
+__all__ = ["core_name", "detect"]
 
 # Arm's main ID register, "CPU part" in /proc/cpuinfo (Linux: arch/arm64/include/asm/cputype.h), implementer 0x41.
 _ARM_PARTS = {
@@ -80,6 +80,13 @@ def detect(root: Path = Path("/"), machine: str = "") -> dict[str, Any]:
         "throttle_sources": _throttle_sources(root),
     }
     return {name: value for name, value in found.items() if value}
+
+
+def core_name(cpu: str) -> str:
+    """ "Cortex-A72" of the CPU part "0xd08", "" of an unknown one; any other text, an x86 model's name, as it is."""
+    if not cpu.startswith("0x"):
+        return cpu
+    return {**_ARM_PARTS, **_NVIDIA_PARTS}.get(int(cpu, 16), "")
 
 
 def _cpuinfo(text: str) -> list[dict[str, str]]:

@@ -15,6 +15,7 @@ from edgeprune.records.budget import BudgetCheck, LimitCheck, State
 from edgeprune.records.figures import format_figure
 from edgeprune.records.result import Result
 from edgeprune.records.trial import Trial
+from edgeprune.report import measured_on
 
 __all__ = ["render"]
 
@@ -33,7 +34,7 @@ def render(result: Mapping[str, object], *, run_dir: Path | None = None) -> str:
         raise TypeError("not a result")
     sections = [
         [_TITLES[record.status], *([] if record.status == "accepted" else [record.message])],
-        _figures(record),
+        [*_figures(record), *_measured_on(record)],
         _limits(record.check),
         _reachable(record),
         _run(record, run_dir),
@@ -64,6 +65,11 @@ def _figures(result: Result) -> list[str]:
                 row += [f"{best_cost:,} counted", f"{best_cost / dense_cost:.3f} x" if dense_cost else ""]
             rows.append(row)
     return [*_table(rows), *_missing(result.dense if best is None else best)]
+
+
+def _measured_on(result: Result) -> list[str]:
+    where = result.provenance.get("measured_on")
+    return measured_on.of_run(where) if isinstance(where, Mapping) else []
 
 
 def _missing(trial: Trial) -> list[str]:

@@ -11,12 +11,12 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from edgeprune.errors import StorageError, UsageError
+from edgeprune.errors import DamagedError, StorageError, UsageError
 from edgeprune.records import codec
 from edgeprune.records.trial import Trial
 
@@ -60,24 +60,31 @@ class Journal:
             raise
 
     @classmethod
-    def _opened(cls, path: Path, descriptor: int, inputs: Mapping[str, Any], resume: bool) -> Journal:
+    def check(cls, folder: Path, inputs: Mapping[str, Any], *, resume: bool = False) -> None:
+        """Raise what `open` would, as far as it is known now: `inputs` are some of them. Nothing is made or changed."""
+        path = folder / FILE_NAME
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(
-                f"{path.parent}: another run is working in this folder",
-                hint="wait until it is done, or choose another folder with --run-dir",
-            ) from error
+            if folder.exists() and not os.access(folder, os.W_OK):
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _storage_error(error, path, "open the journal") from error
+        try:
+            _lock(path, descriptor, fcntl.LOCK_SH)
+            header, trials, _, _ = _read(path, descriptor)
+            recorded = None if header is None else {name: header.get(name) for name in inputs}
+            _refuse(path, recorded, trials, _plain(inputs), resume=resume)
+        finally:
+            os.close(descriptor)
+
+    @classmethod
+    def _opened(cls, path: Path, descriptor: int, inputs: Mapping[str, Any], resume: bool) -> Journal:
+        _lock(path, descriptor, fcntl.LOCK_EX)
         header, trials, size, total = _read(path, descriptor)
-        if trials and not resume:
-            raise UsageError(
-                f"{path.parent}: this folder already holds a run with {len(trials)} trials",
-                hint="go on with it with --resume, or choose another folder with --run-dir",
-            )
-        # What the inputs look like after a round trip is what they are compared with: tuples become lists.
-        inputs = json.loads(json.dumps(inputs, allow_nan=False))
-        if header is not None and resume:
-            _compare(header, inputs, path)
+        inputs = _plain(inputs)
+        _refuse(path, header, trials, inputs, resume=resume)
         try:
             if header is None or not resume:
                 size = 0
@@ -182,31 +189,60 @@ def _entry(text: bytes, where: str, number: int) -> Trial | Mapping[str, Any]:
             raise ValueError(f"unknown kind of entry {kind!r}")
         record: Trial | dict[str, Any] = codec.trial_from_json(entry["trial"]) if kind == "trial" else entry
     except (ValueError, KeyError, TypeError, StorageError) as error:
-        raise StorageError(f"{where}: damaged journal: {error}", hint=_DAMAGED) from error
+        raise DamagedError(f"{where}: damaged journal: {error}", hint=_DAMAGED) from error
     if isinstance(record, Trial) and record.number != number:
         message = f"{where}: damaged journal: trial {record.number} where trial {number} should be"
-        raise StorageError(message, hint=_DAMAGED)
+        raise DamagedError(message, hint=_DAMAGED)
     return record
 
 
 def _inputs(entry: Trial | Mapping[str, Any], path: Path) -> Mapping[str, Any]:
     if isinstance(entry, Trial) or entry.get("schema") != SCHEMA or not isinstance(entry.get("inputs"), dict):
-        raise StorageError(f"{path}:1: not the beginning of a journal of {SCHEMA}", hint=_DAMAGED)
+        raise DamagedError(f"{path}:1: not the beginning of a journal of {SCHEMA}", hint=_DAMAGED)
     inputs: dict[str, Any] = entry["inputs"]
     return inputs
 
 
-def _compare(recorded: Mapping[str, Any], given: Mapping[str, Any], path: Path) -> None:
-    different = [
-        f"{name} was {recorded.get(name)!r}, is now {given.get(name)!r}"
-        for name in sorted(recorded.keys() | given.keys())
-        if recorded.get(name) != given.get(name)
-    ]
+def _plain(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What the inputs look like after a round trip is what they are compared with: tuples become lists."""
+    plain: dict[str, Any] = json.loads(json.dumps(inputs, allow_nan=False))
+    return plain
+
+
+def _lock(path: Path, descriptor: int, kind: int) -> None:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UsageError(
+            f"{path.parent}: another run is working in this folder",
+            hint="wait until it is done, or choose another folder with --run-dir",
+        ) from error
+
+
+def _refuse(
+    path: Path, recorded: Mapping[str, Any] | None, trials: list[Trial], given: Mapping[str, Any], *, resume: bool
+) -> None:
+    if trials and not resume:
+        raise UsageError(
+            f"{path.parent}: this folder already holds a run with {len(trials)} trials",
+            hint="go on with it with --resume, or choose another folder with --run-dir",
+        )
+    different = list(_differences(recorded, given)) if recorded is not None and resume else []
     if different:
         raise UsageError(
             f"{path.parent}: this run was started with other inputs: {'; '.join(different)}",
             hint="resume with the inputs it was started with, or start a new run in another folder",
         )
+
+
+def _differences(recorded: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """ "search.seed was 0, is now 5": what differs, and nothing else."""
+    for name in sorted(recorded.keys() | given.keys()):
+        before, now = recorded.get(name), given.get(name)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            yield from _differences(before, now, f"{prefix}{name}.")
+        elif before != now:
+            yield f"{prefix}{name} was {before!r}, is now {now!r}"
 
 
 _HINTS = {

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgeprune.errors import CannotMeasureError, EdgepruneError, StorageError
+from edgeprune.errors import CannotMeasureError, DamagedError, EdgepruneError, StorageError
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records.budget import Budget, BudgetCheck, LimitCheck, State
 from edgeprune.records.candidate import Candidate
@@ -65,7 +65,7 @@ class _Search:
         if number < len(self.journal.trials):
             trial = self.journal.trials[number]
             if trial.candidate.id != candidate.id or trial.stage is not stage:
-                raise StorageError(
+                raise DamagedError(
                     f"{self.journal.path}: trial {number} is {trial.stage.value} {trial.candidate.id}, "
                     f"where this search comes to {stage.value} {candidate.id}",
                     hint="the model, its data or the strategy changed since: start a new run in another folder",

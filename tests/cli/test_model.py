@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,23 @@ def test_a_limit_that_is_not_met_is_exit_code_1(artifact: Path, capsys: pytest.C
     out = capsys.readouterr().out
     assert "limit size 10B: violated" in out
     assert "latency.p50: " in out
+
+
+def test_what_was_measured_on_is_said_and_a_foreign_profile_refused(
+    artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tiny.yaml").write_text("name: tiny\nextends: host\nram: 1KiB\nmeasurement: {min_time: 50ms}\n")
+    assert run_cli(["measure", str(artifact), "--profile", str(tmp_path / "tiny.yaml")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (on,) = [line for line in lines if line.startswith("measured on: ")]
+    assert on.endswith(f"onnxruntime {onnxruntime.__version__}, 1 thread, profile tiny, target local")
+    assert any(line.startswith("warning: not as the profile 'tiny' says: memory: ") for line in lines)
+    other = "x86-64" if platform.machine().startswith(("arm", "aarch64")) else "armv8.0-a"
+    (tmp_path / "board.yaml").write_text(f"name: board\nisa: {other}\n")
+    assert run_cli(["measure", str(artifact), "--profile", str(tmp_path / "board.yaml")]) == 2
+    err = capsys.readouterr().err
+    assert "local is not a device of the profile 'board'" in err
+    assert "--target ssh://user@host" in err
 
 
 def test_an_energy_that_no_sensor_measures_is_unknown_and_no_success(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import random
 import re
 import shutil
@@ -10,7 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +21,10 @@ import pytest
 
 from edgeprune.errors import StorageError, TargetError, UsageError
 from edgeprune.graph.storage import load
-from edgeprune.pipeline.run import effective_budget, new_run_dir, run
-from edgeprune.pipeline.task import CheckedTask, load_task
+from edgeprune.pipeline.run import new_run_dir, run
+from edgeprune.pipeline.run_checks import effective_budget
+from edgeprune.pipeline.task import CheckedTask, check_task, load_task
+from edgeprune.progress import SILENT, Step
 from edgeprune.records import codec
 from edgeprune.records.budget import Budget, State
 from edgeprune.records.profile import DeviceProfile
@@ -32,6 +36,19 @@ from tests.pipeline.small_project import PROJECT, write_project
 
 # Few widths and a limit on the size, which has no noise: every run of it comes to the same candidate.
 COARSE = PROJECT.replace("round_to: 4, min_width: 4", "round_to: 16, min_width: 16")
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Progress that keeps what is said."""
+
+    said: list[str]
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
+
+    def step(self, description: str, total: int | None = None) -> AbstractContextManager[Step]:
+        return SILENT.step(description, total)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -125,7 +142,7 @@ def test_other_inputs_are_refused_by_name(
 ) -> None:
     shutil.copytree(finished[0], tmp_path / "copy")
     other = replace(project, search=replace(project.search, seed=5))
-    with pytest.raises(UsageError, match=r"search was .*'seed': 0.*is now .*'seed': 5"):
+    with pytest.raises(UsageError, match=r"other inputs: search\.seed was 0, is now 5$"):
         run(other, task=task, run_dir=tmp_path / "copy", resume=True)
     with pytest.raises(UsageError, match="already holds a run"):
         run(project, task=task, run_dir=tmp_path / "copy")
@@ -140,6 +157,60 @@ def test_another_device_is_refused(
     journal.write_text(re.sub(r'("device":\{[^}]*"cpus":)\d+', r"\g<1>999", journal.read_text()))
     with pytest.raises(UsageError, match="measured on another device: cpus was 999, is"):
         run(project, task=task, run_dir=run_dir, resume=True)
+
+
+def test_another_architecture_is_refused_before_the_model_is_asked_for(project: Project, tmp_path: Path) -> None:
+    class Unused:
+        def model(self) -> None:
+            raise AssertionError("asked for the model")
+
+        example_inputs = evaluate = model
+
+    other = "x86-64" if platform.machine().startswith(("arm", "aarch64")) else "armv8.0-a"
+    (tmp_path / "board.yaml").write_text(f"name: board\ntitle: My board\nisa: {other}\n")
+    device = replace(project.device, profile=str(tmp_path / "board.yaml"))
+    with pytest.raises(UsageError, match=f"local is not a device of the profile 'board'.*My board is {other}"):
+        run(replace(project, device=device), task=check_task(Unused()), run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_result_says_what_was_measured_on_and_where_it_differs(
+    finished: tuple[Path, Result], project: Project, task: CheckedTask, tmp_path: Path
+) -> None:
+    on = finished[1].provenance["measured_on"]
+    assert on["target"] == "local"
+    assert on["profile"] == "quick"
+    assert on["cpus"] == os.cpu_count()
+    assert (on["runtime"], on["runtime_version"], on["threads"]) == ("onnxruntime", onnxruntime.__version__, 1)
+    assert on["differences"] == []
+    (tmp_path / "board.yaml").write_text(f"name: board\nextends: {project.folder / 'quick.yaml'}\nram: 1KiB\n")
+    said: list[str] = []
+    other = replace(
+        project,
+        device=replace(project.device, profile=str(tmp_path / "board.yaml")),
+        budget=Budget.parse({"energy": "1mJ"}),  # ends with the baseline
+    )
+    result = run(other, task=task, run_dir=tmp_path / "run", progress=Lines(said))
+    (difference,) = result.provenance["measured_on"]["differences"]
+    assert difference.endswith("1024 in the profile")
+    assert f"warning: the device is not what the profile 'board' says: {difference}" in said
+
+
+def test_a_resumed_run_judges_as_it_began(finished: tuple[Path, Result], project: Project, tmp_path: Path) -> None:
+    copy = write_project(tmp_path / "copy", COARSE)
+    shutil.copy(project.folder / "weights.safetensors", copy.parent)
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished[0], run_dir)
+    file = copy.parent / "task.py"
+    text = file.read_text()
+    same = replace(project, path=copy)
+    said: list[str] = []
+    file.write_text(text + "# a comment\n")
+    run(same, task=load_task(project.task, copy.parent), run_dir=run_dir, resume=True, progress=Lines(said))
+    assert "warning: changed since the run began: task.py" in said
+    file.write_text(text.replace("(model.eval()(self.test[0])", "0.5 * (model.eval()(self.test[0])"))
+    with pytest.raises(UsageError, match=r"evaluate\(\) gave the dense model .* now: task\.py changed"):
+        run(same, task=load_task(project.task, copy.parent), run_dir=run_dir, resume=True)
 
 
 def test_an_impossible_limit_is_infeasible_with_what_was_reached(
@@ -170,7 +241,7 @@ def test_an_unreachable_host_is_an_error_and_the_folder_can_be_used(
     with pytest.raises(TargetError, match=r"127\.0\.0\.1") as caught:
         run(replace(project, device=device), task=task, run_dir=tmp_path)
     assert caught.value.exit_code == 3
-    assert read_trials(tmp_path) == ()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_budget_without_a_limit_for_the_device_is_refused(project: Project) -> None:

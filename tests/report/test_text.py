@@ -88,6 +88,23 @@ def test_what_is_missing_says_why() -> None:
     assert "missing latency.p95: needs 130 runs, there were 80\n" in text
 
 
+ON = {
+    "target": "ssh://pi@camera:22", "profile": "raspberry-pi-4b", "board": "", "cpu": "0xd08", "cpus": 4,
+    "arch": "aarch64", "memory_bytes": 4_000_000_000, "runtime": "onnxruntime", "runtime_version": "1.20.1",
+    "threads": 1, "differences": ["processors: 4 here, 2 in the profile"],
+}  # fmt: skip
+
+
+def test_what_was_measured_on_is_said() -> None:
+    lines = render(result(PRUNED, provenance={"measured_on": ON})).splitlines()
+    assert (
+        "measured on: Cortex-A72 (4 processors, 4.00 GB of memory, aarch64), onnxruntime 1.20.1, 1 thread, "
+        "profile raspberry-pi-4b, target ssh://pi@camera:22"
+    ) in lines
+    assert "warning: not as the profile 'raspberry-pi-4b' says: processors: 4 here, 2 in the profile" in lines
+    assert "measured on" not in render(result(PRUNED))  # of an earlier version
+
+
 def test_an_estimate_is_called_one() -> None:
     estimated = replace(PRUNED, figures={**PRUNED.figures, "energy": Figure(12.0, kind="estimated")})
     assert line(render(result(estimated)), "energy")[2] == "12 mJ estimated"
