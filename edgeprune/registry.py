@@ -6,16 +6,18 @@ groups `edgeprune.targets`, `.runtimes`, `.power_sensors`, `.importances`, `.str
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from inspect import signature
 from typing import Any
 
 from edgeprune.errors import UsageError, did_you_mean
 
 __all__ = ["Spec", "check", "create", "names", "resolve", "split"]
 
-Spec = str | Mapping[str, Any]  # "l1", "l1:members=all,reduce=sum" or {"name": "l1", "members": "all", "reduce": "sum"}
+Spec = str | Mapping[str, Any]  # "l1", "l1:members=all,reduce=sum" or {"name": "l1", "members": "all", ...}
 
 _BUILT_IN: dict[str, dict[str, str]] = {
     "targets": {"local": "edgeprune.targets.local:LocalTarget", "ssh": "edgeprune.targets.ssh:SshTarget"},
@@ -23,7 +25,12 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "l1": "edgeprune.importance.magnitude:L1",
         "l2": "edgeprune.importance.magnitude:L2",
         "bn_scale": "edgeprune.importance.magnitude:BatchNormScale",
+        "lamp": "edgeprune.importance.magnitude:Lamp",
+        "fpgm": "edgeprune.importance.similarity:GeometricMedian",
         "taylor": "edgeprune.importance.gradient:Taylor",
+        "fisher": "edgeprune.importance.gradient:Fisher",
+        "wanda": "edgeprune.importance.activation:Wanda",
+        "apoz": "edgeprune.importance.activation:NonZero",
         "random": "edgeprune.importance.base:Random",
     },
     "strategies": {
@@ -87,5 +94,5 @@ def create(kind: str, spec: Spec | object) -> Any:
     for parameter in parameters:
         if parameter not in valid:
             hint = did_you_mean(parameter, valid) if valid else f"{name} has no parameters"
-            raise UsageError(f"{_ONE[kind]} {name!r} has no parameter {parameter!r}", hint=hint)
+            raise UsageError(f"{name!r} has no parameter {parameter!r}", hint=hint)
     return make(**parameters)
