@@ -17,7 +17,7 @@ from edgeprune.progress import SILENT, Progress
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BatchSource", "ImportanceContext", "LossFn", "reproducible", "reseed", "scalar_loss"]
+__all__ = ["BatchSource", "ImportanceContext", "LossFn", "one_thread", "reproducible", "reseed", "scalar_loss"]
 
 LossFn = Callable[["torch.nn.Module", Any], "torch.Tensor"]  # loss(model, batch): it calls the model itself
 BatchSource = Callable[[], Iterable[Any]]  # one epoch
@@ -70,3 +70,16 @@ def reproducible(seed: int, epoch: int = 0) -> Iterator[None]:
         torch.set_rng_state(before[0])
         random.setstate(before[1])
         np.random.set_state(before[2])
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread: its kernels sum in an order that depends on how many there are."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

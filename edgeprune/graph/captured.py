@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from edgeprune.errors import UsageError
 from edgeprune.graph.cost import Cost, cost_of
 from edgeprune.graph.coupling import Coupling, Granularity, couple
 from edgeprune.graph.groups import ChannelGroup, find_groups
+from edgeprune.graph.selection import Compare, kept_units
 from edgeprune.graph.surgery import cut
 from edgeprune.graph.verify import Verification, verify
 from edgeprune.records.candidate import Candidate
@@ -22,6 +23,7 @@ from edgeprune.training_data import ImportanceContext
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
     from torch.fx import GraphModule
 
 __all__ = ["Captured", "Prunable", "Pruned"]
@@ -69,32 +71,56 @@ class Prunable:
         """Parameters, multiply-accumulates and peak activation memory at batch 1 (estimates)."""
         return cost_of(self.module)
 
+    def select(
+        self,
+        ratio: float,
+        *,
+        importance: registry.Spec | object = "l2",
+        compare: Compare = "layer",
+        ignored: str | nn.Module | Iterable[str | nn.Module] = (),
+        min_width: int = 1,
+        min_share: float = 0.0,
+        round_to: int | Mapping[str, int] = 1,
+        seed: int = 0,
+        context: ImportanceContext | None = None,
+    ) -> Candidate:
+        """Remove the share `ratio` (0 to 1) of the units, the least important ones first.
+
+        `importance`: "l2", with parameters "l1:members=all,normalise=max" or {"name": "l1", "members": "all"}, or an
+        object. `compare`: with which units a unit competes, those of its "layer" (every group loses the same share),
+        all ("global"), or those of groups of the same structure ("isomorphic", Fang et al. 2024, arXiv:2407.04616).
+        `ignored`: layers that keep their output channels, as patterns of layer, parameter or group names ("head.*")
+        or as modules of the captured model; the ratio is of the other groups.
+        `min_width` channels and the share `min_share` of the units stay in every group, and always one unit.
+        `round_to`: kept widths are multiples of so many channels, or the full width; or one number per pattern.
+        `context` gives the data and loss that some importances need; `seed` is for the others. Raises UsageError.
+        """
+        measure = registry.create("importances", importance)
+        scores = measure.score(self.module, self.groups, context or ImportanceContext(seed=seed))
+        kept = kept_units(
+            self.module,
+            self.groups,
+            scores,
+            ratio,
+            compare=compare,
+            ignored=ignored,
+            min_width=min_width,
+            min_share=min_share,
+            round_to=round_to,
+        )
+        return Candidate(kept)
+
     def uniform(
         self,
         ratio: float,
-        importance: str = "l2",
+        importance: registry.Spec | object = "l2",
         *,
         round_to: int = 1,
         seed: int = 0,
         context: ImportanceContext | None = None,
     ) -> Candidate:
-        """Remove the share `ratio` (0 to 1) of the units of every group, the least important ones first.
-
-        The kept widths are rounded to multiples of `round_to`, and at least one unit (or `round_to`) stays.
-        `context` gives the data and loss that an importance with gradients needs; `seed` is for the others.
-        """
-        if not 0 <= ratio < 1:
-            raise UsageError(f"the pruning ratio {ratio} is not between 0 and 1", hint="0.5 removes half of the units")
-        measure = registry.resolve("importances", importance)()
-        scores = measure.score(self.module, self.groups, context or ImportanceContext(seed=seed))
-        kept: dict[str, tuple[int, ...]] = {}
-        for group in self.groups:
-            width = round(group.units * (1 - ratio) / round_to) * round_to
-            width = min(max(width, round_to, 1), group.units)
-            if width < group.units:
-                order = np.argsort(-scores[group.name], kind="stable")
-                kept[group.name] = tuple(sorted(int(unit) for unit in order[:width]))
-        return Candidate(kept)
+        """Remove the share `ratio` of the units of every group: `select` in its simple form."""
+        return self.select(ratio, importance=importance, round_to=round_to, seed=seed, context=context)
 
     def prune(self, candidate: Candidate, *, verify: bool = True) -> Pruned:
         """Build the smaller network that the candidate describes; this one is left as it is.

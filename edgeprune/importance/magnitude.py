@@ -1,69 +1,91 @@
-"""Importance from the weights alone: L1, L2, batch-norm scale."""
+"""Importance from the weights alone: L1, L2, LAMP, batch-norm scale."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune.graph.groups import ChannelGroup, Member
-from edgeprune.importance.base import ImportanceContext, Scores, normalised, producers, tensors, unit_sums
+from edgeprune.graph.groups import ChannelGroup
+from edgeprune.importance.base import ImportanceContext, Scores, arrays, tensors, unit_sums
+from edgeprune.importance.reduction import MemberReduction, Normalise, Place, Reduction
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
-__all__ = ["L1", "L2", "BatchNormScale"]
+__all__ = ["L1", "L2", "BatchNormScale", "Lamp"]
 
 
-class L1:
-    """Sum of absolute weights of each unit (Li et al. 2017, arXiv:1608.08710).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class L1(MemberReduction):
+    """Sum of absolute weights of each unit (Li et al. 2017, arXiv:1608.08710)."""
 
-    Mean over the weights that produce the unit (see `producers`), divided by the mean over the group.
+    needs_data = False
+
+    def score(self, module: nn.Module, groups: Sequence[ChannelGroup], context: ImportanceContext) -> Scores:  # noqa: ARG002
+        return _norms(self, module, groups, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class L2(MemberReduction):
+    """Euclidean norm of the weights of each unit.
+
+    With `members=all,reduce=l2,normalise=none` the group norm of DepGraph (Fang et al. 2023, arXiv:2301.12900).
     """
 
-    needs_gradients = False
+    needs_data = False
 
     def score(self, module: nn.Module, groups: Sequence[ChannelGroup], context: ImportanceContext) -> Scores:  # noqa: ARG002
+        return _norms(self, module, groups, 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lamp(MemberReduction):
+    """Layer-adaptive magnitude of units: |w_u|² / Σ |w_v|² over the units v with |w_v| ≥ |w_u| (Lee et al. 2021).
+
+    arXiv:2010.07611, equation 3, for units in place of single weights: |w_u| is the (reduced) L2 norm. The greatest
+    unit of every group scores 1; what removing a unit distorts, relative to what would be left. Made to be compared
+    between groups as it is, so there is no normalisation by default.
+    """
+
+    normalise: Normalise = "none"
+    needs_data = False
+
+    def score(self, module: nn.Module, groups: Sequence[ChannelGroup], context: ImportanceContext) -> Scores:
         weights = tensors(module)
-        return {group.name: normalised(_mean_norm(group, producers(group, weights), weights, 1)) for group in groups}
+        plain = L2(members=self.members, reduce=self.reduce, normalise="none").score(module, groups, context)
+        places = self.places(module, groups, weights)
+        return {g.name: self.join(g, places[g.name], [_lamp(plain[g.name] ** 2)], weights) for g in groups}
 
 
-class L2:
-    """Euclidean norm of the weights of each unit; reduction and normalisation as for L1."""
-
-    needs_gradients = False
-
-    def score(self, module: nn.Module, groups: Sequence[ChannelGroup], context: ImportanceContext) -> Scores:  # noqa: ARG002
-        weights = tensors(module)
-        return {group.name: normalised(_mean_norm(group, producers(group, weights), weights, 2)) for group in groups}
-
-
-class BatchNormScale:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchNormScale(Reduction):
     """Absolute scale of the normalisations that act on each unit (network slimming, Liu et al. 2017, arXiv:1708.06519).
 
     Mean over the group's normalisations (batch, layer, group normalisation: whatever has a weight per channel),
     divided by the mean over the group. A group without any is scored by L2, and the context's progress says so.
     """
 
-    needs_gradients = False
+    needs_data = False
 
     def score(self, module: nn.Module, groups: Sequence[ChannelGroup], context: ImportanceContext) -> Scores:
         from edgeprune.graph.normalisation import normalisations
 
         weights = tensors(module)
         scales = {normalisation.weight for normalisation in normalisations(module)}
-        scores: Scores = {}
+        scores = L2(reduce=self.reduce, normalise=self.normalise).score(module, groups, context)
         without: list[str] = []
         for group in groups:
-            members = tuple(m for m in group.members if m.parameter in scales)
-            if members:
-                scores[group.name] = normalised(_mean_norm(group, members, weights, 1))
+            places = tuple((m,) for m in group.members if m.parameter in scales)
+            if places:
+                values = arrays(weights, (m.parameter for (m,) in places))
+                norms = [_norm(values, place, 1) for place in places]
+                scores[group.name] = self.join(group, places, norms, weights)
             else:
                 without.append(group.name)
-                scores[group.name] = normalised(_mean_norm(group, producers(group, weights), weights, 2))
         if without:
             names = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
             context.progress.say(
@@ -72,12 +94,30 @@ class BatchNormScale:
         return scores
 
 
-def _mean_norm(
-    group: ChannelGroup, members: Sequence[Member], weights: Mapping[str, torch.Tensor], order: int
-) -> NDArray[np.float64]:
-    """Mean over the members of the L1 or L2 norm of each unit's elements; (units,)."""
-    total = np.zeros(group.units)
-    for member in members:
-        values = weights[member.parameter].detach().cpu().double().numpy()
-        total += unit_sums(np.abs(values), member) if order == 1 else np.sqrt(unit_sums(values * values, member))
-    return total / max(len(members), 1)
+def _norms(reduction: MemberReduction, module: nn.Module, groups: Sequence[ChannelGroup], order: int) -> Scores:
+    weights = tensors(module)
+    places = reduction.places(module, groups, weights)
+    values = arrays(weights, (m.parameter for found in places.values() for place in found for m in place))
+    scores: Scores = {}
+    for group in groups:
+        norms = [_norm(values, place, order) for place in places[group.name]]
+        scores[group.name] = reduction.join(group, places[group.name], norms, weights)
+    return scores
+
+
+def _norm(values: dict[str, NDArray[np.floating]], place: Place, order: int) -> NDArray[np.float64]:
+    """The L1 or L2 norm of each unit's elements at one place; (units,)."""
+    if order == 1:
+        return sum((unit_sums(np.abs(values[m.parameter]), m) for m in place), start=np.zeros(len(place[0].indices)))
+    squares = (unit_sums(np.square(values[m.parameter], dtype=np.float64), m) for m in place)
+    root: NDArray[np.float64] = np.sqrt(sum(squares, start=np.zeros(len(place[0].indices))))
+    return root
+
+
+def _lamp(squares: NDArray[np.float64]) -> NDArray[np.float64]:
+    order = np.argsort(-squares, kind="stable")
+    totals = np.cumsum(squares[order])  # of all units down to this one
+    # Units that tie have the same score: the sum down to the last of them.
+    last = np.searchsorted(-squares[order], -squares, side="right") - 1
+    below = totals[last]
+    return np.divide(squares, below, out=np.zeros_like(squares), where=below > 0)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgeprune import atomic, registry
 from edgeprune.errors import DamagedError, UsageError
+from edgeprune.graph.selection import channels_per_unit
 from edgeprune.importance.base import Importance, ImportanceContext, Scores
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records.candidate import Candidate
@@ -21,7 +22,6 @@ from edgeprune.search.base import GroupSpace, SearchSpace
 if TYPE_CHECKING:
     from edgeprune.graph.captured import Captured
     from edgeprune.graph.cost import Cost
-    from edgeprune.graph.groups import ChannelGroup
     from edgeprune.pipeline.task import CheckedTask
 
 __all__ = ["importance_scores", "search_space", "widths"]
@@ -64,11 +64,6 @@ def widths(units: int, channels: int, round_to: int, min_width: int) -> tuple[in
     return (*(width for width in range(step, units, step) if width >= least), units)
 
 
-def channels_per_unit(group: ChannelGroup) -> int:
-    """How many channels go with one unit: 1 for a convolution's filter, the head size for an attention head."""
-    return min(int(member.indices.shape[1]) for member in group.members)
-
-
 def importance_scores(
     captured: Captured,
     task: CheckedTask,
@@ -85,10 +80,10 @@ def importance_scores(
     """
     if reuse and path.exists():
         return _read(path, captured)
-    importance: Importance = registry.resolve("importances", name)()
-    if importance.needs_gradients and not task.trainable:
+    importance: Importance = registry.create("importances", name)
+    if importance.needs_data and not task.trainable:
         raise UsageError(
-            f"the importance {name!r} needs gradients, and {task.name} has no train_batches() and loss()",
+            f"the importance {name!r} needs data, and {task.name} has no train_batches() and loss()",
             hint="add the two parts to the task, or choose l1, l2 or bn_scale",
         )
     context = ImportanceContext(

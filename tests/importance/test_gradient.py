@@ -89,7 +89,7 @@ def test_parameter_that_the_loss_does_not_reach_scores_zero() -> None:
 @pytest.mark.parametrize("part", ["batches", "loss"])
 def test_missing_task_part(part: str) -> None:
     given = {"batches": lambda: [torch.ones(1, 2)], "loss": plain_loss} | {part: None}
-    with pytest.raises(TaskError, match="'taylor' needs gradients") as caught:
+    with pytest.raises(TaskError, match="'taylor' needs data") as caught:
         Taylor().score(layers(), [GROUP], ImportanceContext(**given))
     assert "train_batches()" in (caught.value.hint or "")
 

@@ -11,8 +11,9 @@ from torch import nn
 from edgeprune.errors import UsageError
 from edgeprune.graph.capture import capture
 from edgeprune.graph.groups import ChannelGroup, Member
-from edgeprune.importance.base import ImportanceContext, Random, producers, tensors
+from edgeprune.importance.base import ImportanceContext, Random, tensors
 from edgeprune.importance.magnitude import L1, L2, BatchNormScale
+from edgeprune.importance.reduction import MemberReduction
 
 ONE_EACH = np.arange(3, dtype=np.int64)[:, None]
 
@@ -124,8 +125,9 @@ def test_batch_norm_scale_on_a_captured_graph() -> None:
     ],
 )
 def test_producers_and_their_substitutes(members: tuple[Member, ...], chosen: tuple[Member | str, ...]) -> None:
-    found = producers(group(*members), tensors(pair()))
-    assert [m.parameter for m in found] == [c if isinstance(c, str) else c.parameter for c in chosen]
+    module, scored = pair(), group(*members)
+    places = MemberReduction().places(module, [scored], tensors(module))["g"]
+    assert [m.parameter for (m,) in places] == [c if isinstance(c, str) else c.parameter for c in chosen]
 
 
 def test_unknown_parameter_is_refused() -> None:

@@ -175,7 +175,7 @@ def test_without_a_training_part_nothing_is_recovered(
     bare = load_task("task.py:NoTraining", folder)
     trial = trials(captured, bare, tmp_path, Stopwatch())(half, Stage.FINAL, 1)
     assert trial.details["recovery"] == "none: the task has no train_batches() and loss()"
-    with pytest.raises(UsageError, match="'taylor' needs gradients"):
+    with pytest.raises(UsageError, match="'taylor' needs data"):
         importance_scores(captured, bare, tmp_path / "importance.json", name="taylor", seed=0, reuse=False)
 
 
