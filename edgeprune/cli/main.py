@@ -13,18 +13,20 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
 
-from edgeprune.errors import EdgepruneError, StorageError
+from edgeprune.errors import DamagedError, EdgepruneError, StorageError, TaskError, UsageError
 
-__all__ = ["Invocation", "LazyGroup", "main", "run_cli"]
+__all__ = ["JOURNAL", "Invocation", "LazyGroup", "main", "run_cli"]
 
 INTERRUPTED = 130
 INTERNAL = 70
 BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
 
+JOURNAL = "journal.jsonl"  # where it is, a run has begun
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -34,7 +36,43 @@ class Invocation:
 
     arguments: tuple[str, ...] = ()
     verbosity: int = 0
-    resume: tuple[str, ...] = field(default=())  # the command that goes on, while there is something to go on with
+    run_dir: Path | None = None  # of the run that is under way
+    resume: tuple[str, ...] = field(default=())  # the command that goes on with it
+
+    def can_resume(self, error: BaseException) -> bool:
+        """Whether the same command, with --resume, can be expected to get further than this error."""
+        if self.run_dir is None or not (self.run_dir / JOURNAL).exists() or not os.access(self.run_dir, os.W_OK):
+            return False
+        if isinstance(error, TaskError):
+            return True  # once it is mended
+        return not isinstance(error, (UsageError, DamagedError))
+
+
+def _verbose() -> click.Option:
+    """-v, which counts before and after the name of a command."""
+
+    def count(context: click.Context, _: click.Parameter, value: int) -> None:
+        invocation = context.find_object(Invocation)
+        if invocation is not None:
+            invocation.verbosity += value
+            _log(invocation.verbosity)
+
+    return click.Option(
+        ["-v", "--verbose"],
+        count=True,
+        expose_value=False,
+        callback=count,
+        help="Say more on stderr; twice: everything.",
+    )
+
+
+def _log(verbosity: int) -> None:
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True)
+    # Protocol dumps of the SSH library are of no use to a user, and nothing of a login belongs into a log.
+    logging.getLogger("paramiko").setLevel(logging.WARNING)
+    # The exporter's notices about packages it can do without.
+    logging.getLogger("torch").setLevel(logging.ERROR if verbosity < 2 else logging.NOTSET)
 
 
 class LazyGroup(click.Group):
@@ -50,11 +88,16 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name, imported now."""
-        if cmd_name not in self._lazy:
-            return super().get_command(ctx, cmd_name)
-        module, _, attribute = self._lazy[cmd_name].partition(":")
-        command = getattr(import_module(module), attribute)
-        return command if isinstance(command, click.Command) else None
+        if cmd_name in self._lazy:
+            module, _, attribute = self._lazy[cmd_name].partition(":")
+            command = getattr(import_module(module), attribute)
+        else:
+            command = super().get_command(ctx, cmd_name)
+        if not isinstance(command, click.Command):
+            return None
+        if all(parameter.name != "verbose" for parameter in command.params):
+            command.params.append(_verbose())
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -86,23 +129,18 @@ _COMMANDS = {
     epilog="Exit codes: 0 all budgets met, 1 a budget violated, 2 usage, 3 could not measure, 4 infeasible, "
     "5 the exported file disagrees with the model, 70 internal error, 130 interrupted.",
 )
-@click.option("-v", "--verbose", count=True, help="Say more on stderr; twice: everything.")
 @click.version_option(package_name="edgeprune", message="%(version)s")
-@click.pass_obj
-def cli(invocation: Invocation, verbose: int) -> None:
+def cli() -> None:
     """Prune a trained network until a real measurement on your device says that the budget is met."""
-    invocation.verbosity = verbose
-    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True)
-    # Protocol dumps of the SSH library are of no use to a user, and nothing of a login belongs into a log.
-    logging.getLogger("paramiko").setLevel(logging.WARNING)
-    if verbose < 2:
-        logging.getLogger("torch").setLevel(logging.ERROR)  # the exporter's notices about packages it can do without
+
+
+cli.params.append(_verbose())
 
 
 def main() -> None:
     """The console script `edgeprune`."""
     signal.signal(signal.SIGTERM, _interrupt)  # so that nothing is left behind on a device
+    _open_closed_streams()
     sys.exit(run_cli(sys.argv[1:]))
 
 
@@ -117,8 +155,7 @@ def run_cli(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         _say("interrupted")
-        if invocation.resume:
-            _say(f"resume with: {shlex.join(invocation.resume)}")
+        _say_resume(KeyboardInterrupt(), invocation)
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output is gone; Python must not complain about it once more at exit.
@@ -145,15 +182,15 @@ def _report(error: Exception, invocation: Invocation) -> int:
         return 2
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         where = f" {error.filename}" if error.filename else ""
-        error = StorageError(f"cannot write{where}: {error.strerror}", hint="free some space, or choose another folder")
+        hint = "choose another folder" if error.errno == errno.EROFS else "free some space, or choose another folder"
+        error = StorageError(f"cannot write{where}: {error.strerror}", hint=hint)
     if isinstance(error, EdgepruneError):
         if invocation.verbosity:
-            traceback.print_exception(error)
+            _say_traceback(error)
         _say(f"error: {error.message if error.args == (error.message,) else error}")
         if error.hint:
             _say(f"hint: {error.hint}")
-        if invocation.resume and error.exit_code != 2:
-            _say(f"resume with: {shlex.join(invocation.resume)}")
+        _say_resume(error, invocation)
         return error.exit_code
     traceback.print_exception(error)
     _say("error: this is a bug in edgeprune: please report it with the lines above")
@@ -162,6 +199,36 @@ def _report(error: Exception, invocation: Invocation) -> int:
 
 def _say(text: str) -> None:
     click.echo(text, err=True)
+
+
+def _say_resume(error: BaseException, invocation: Invocation) -> None:
+    if invocation.can_resume(error):
+        _say(f"resume with: {shlex.join(invocation.resume)}")
+
+
+def _say_traceback(error: Exception) -> None:
+    """The traceback without its last lines: the message follows as "error: ..."."""
+    whole = traceback.TracebackException.from_exception(error)
+    lines = list(whole.format())
+    _say("".join(lines[: len(lines) - len(list(whole.format_exception_only()))]).rstrip())
+
+
+def _open_closed_streams() -> None:
+    """Where a stream is closed (`>&-`), the next file to be opened would take its number, and get what is printed."""
+    for descriptor in (0, 1, 2):
+        if not _is_open(descriptor):
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115  lives as long as the program
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _interrupt(_number: int, _frame: object) -> None:

@@ -52,10 +52,12 @@ def prune_command(
     json_output: bool,
 ) -> None:
     """Remove a share of all channels of SOURCE, verify the result, and save it; nothing is trained or measured."""
-    from edgeprune.pipeline.prune import prune
+    from edgeprune.pipeline.prune import check_request, prune
 
     if output is None and not groups:
         raise UsageError("where shall the pruned model go?", hint="name a file: --output small.pt2")
+    if output is not None and not groups:
+        check_request(output, onnx, importance=importance, round_to=round_to)
     with open_progress() as progress:
         with progress.step("capturing the model"):
             captured, task = _captured(source)
@@ -88,8 +90,9 @@ def prune_command(
 def export_command(source: str, output: Path, file_format: str, json_output: bool) -> None:
     """Write SOURCE as a file that a runtime executes (OUTPUT), and check it in that runtime against the model."""
     from edgeprune.export.manifest import manifest_path
-    from edgeprune.pipeline.export import export
+    from edgeprune.pipeline.export import check_output, export
 
+    check_output(output, file_format)
     with open_progress() as progress:
         with progress.step("capturing the model"):
             captured, _ = _captured(source)

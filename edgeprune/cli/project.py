@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprune.cli.main import Invocation
+from edgeprune.cli.main import JOURNAL, Invocation
 from edgeprune.cli.options import as_json, budget_options, device_options, emit
 from edgeprune.cli.progress import open_progress
 from edgeprune.errors import StorageError, UsageError
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["init_command", "report_command", "run_command"]
 
 _RESULT = "result.json"
-_JOURNAL = "journal.jsonl"
 
 
 @click.command("init", short_help="Begin a project, empty or with an example.")
@@ -38,9 +39,9 @@ def init_command(folder: Path, example: str | None, json_output: bool) -> None:
     for file in files:
         click.echo(f"wrote {file}")
     if example is None:
-        click.echo(f"fill in {folder / 'task.py'}, then: edgeprune run {folder}")
+        click.echo(f"fill in {folder / 'task.py'}, then: {_command('run', folder)}")
     else:
-        click.echo(f"next: edgeprune run {folder}")
+        click.echo(f"next: {_command('run', folder)}")
 
 
 @click.command("run", short_help="Prune until the budget is met by measurement.")
@@ -75,17 +76,29 @@ def run_command(
     settings = _overridden(load_project(project), maxima, target=target, profile=profile, seed=seed, strategy=strategy)
 
     from edgeprune.pipeline import run as pipeline
+    from edgeprune.pipeline.run_checks import check_settings
     from edgeprune.pipeline.task import load_task
 
-    if run_dir is None:
-        run_dir = _latest(settings.runs) if resume else pipeline.new_run_dir(settings.runs)
-    invocation.resume = _resume_command(invocation.arguments, run_dir)
-    with open_progress() as progress:
-        progress.say(f"run folder: {run_dir}")
-        with progress.step("loading the task"):
-            task = load_task(settings.task, settings.folder)
-        result = pipeline.run(settings, task=task, run_dir=run_dir, resume=resume, progress=progress)
-    invocation.resume = ()
+    if run_dir is None and resume:
+        run_dir = _latest(settings.runs)
+        if run_dir is None:
+            raise UsageError(
+                f"there is no run in {settings.runs} to resume", hint="name its folder with --run-dir, or start one"
+            )
+    check_settings(settings, run_dir, resume=resume)
+    run_dir = run_dir or pipeline.new_run_dir(settings.runs)
+    invocation.run_dir, invocation.resume = run_dir, _resume_command(invocation.arguments, run_dir)
+    try:
+        with open_progress() as progress:
+            progress.say(f"run folder: {run_dir}")
+            with progress.step("loading the task"):
+                task = load_task(settings.task, settings.folder)
+            result = pipeline.run(settings, task=task, run_dir=run_dir, resume=resume, progress=progress)
+    except BaseException:
+        with suppress(OSError):
+            run_dir.rmdir()  # a run that came to nothing leaves no empty folder
+        raise
+    invocation.run_dir = None
     data = codec.to_json(result)
     if json_output:
         emit({**data, "run_dir": str(run_dir.absolute())})
@@ -98,22 +111,35 @@ def run_command(
 @click.argument("run", type=click.Path(path_type=Path))
 @as_json
 def report_command(run: Path, json_output: bool) -> None:
-    """Show the result of RUN (a run's folder, or its result.json)."""
+    """Show the result of RUN (a run's folder, or its result.json), or of the latest run of a project."""
     from edgeprune.report.text import render
 
+    if run.suffix in (".yaml", ".yml") or (run / "edgeprune.yaml").is_file():
+        from edgeprune.records.project import load_project
+
+        runs = load_project(run).runs
+        latest = _latest(runs)
+        if latest is None:
+            raise UsageError(f"there is no run in {runs}", hint=f"start one: {_command('run', run)}")
+        run = latest
     file = run / _RESULT if run.is_dir() else run
+    quoted = shlex.quote(str(file.parent))
+    again = f"write it again from the run's journal: edgeprune run PROJECT --resume --run-dir {quoted}"
     try:
         data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         hint = "name a run's folder, like runs/20260101-120000"
-        if (run / _JOURNAL).exists():
-            hint = f"the run was not finished; go on with: edgeprune run PROJECT --resume --run-dir {run}"
+        if (run / JOURNAL).exists():
+            hint = f"the run was not finished; go on with: edgeprune run PROJECT --resume --run-dir {quoted}"
         raise UsageError(f"there is no result in {run}", hint=hint) from error
     except (OSError, ValueError) as error:
-        raise StorageError(f"{file} cannot be read: {error}") from error
+        raise StorageError(f"{file} cannot be read: {error}", hint=again) from error
     if not isinstance(data, dict):
-        raise StorageError(f"{file} is not a result of edgeprune")
-    text = render(data, run_dir=file.parent)
+        raise StorageError(f"{file} is not a result of edgeprune", hint=again)
+    try:
+        text = render(data, run_dir=file.parent)
+    except StorageError as error:
+        raise StorageError(f"{file}: {error.message}", hint=again) from error
     if json_output:
         emit(data)
     else:
@@ -145,11 +171,14 @@ def _overridden(
     return replace(project, device=device, search=search, budget=budget)
 
 
-def _latest(runs: Path) -> Path:
-    journals = sorted(runs.glob(f"*/{_JOURNAL}"), key=lambda file: (file.stat().st_mtime, file.parent.name))
-    if not journals:
-        raise UsageError(f"there is no run in {runs} to resume", hint="name its folder with --run-dir, or start one")
-    return journals[-1].parent
+def _latest(runs: Path) -> Path | None:
+    journals = sorted(runs.glob(f"*/{JOURNAL}"), key=lambda file: (file.stat().st_mtime, file.parent.name))
+    return journals[-1].parent if journals else None
+
+
+def _command(name: str, folder: Path) -> str:
+    """A command that can be copied into a shell."""
+    return shlex.join(("edgeprune", name, str(folder)))
 
 
 def _resume_command(arguments: tuple[str, ...], run_dir: Path) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,26 @@ if TYPE_CHECKING:
     from edgeprune.export.base import Exporter
     from edgeprune.graph.captured import Captured, Pruned
 
-__all__ = ["export"]
+__all__ = ["check_folder", "check_output", "export"]
+
+
+def check_output(path: Path, format: str) -> None:  # noqa: A002  as `export`
+    """Refuse a file that `export` could not write, before there is a model; raises UsageError."""
+    suffix = _exporter(format).suffix
+    if path.suffix != suffix:
+        raise UsageError(
+            f"{path.name}: a file of format {format!r} ends in {suffix}",
+            hint=f"name it {path.with_suffix(suffix).name}; formats: {', '.join(registry.names('exporters'))}",
+        )
+    check_folder(path)
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a file in a folder that is not there; raises UsageError."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        hint = f"make it first: mkdir -p {shlex.quote(str(folder))}"
+        raise UsageError(f"there is no folder {folder} to write {path.name} to", hint=hint)
 
 
 def export(
@@ -33,10 +53,8 @@ def export(
     removed. Raises UsageError, ParityError, StorageError.
     """
     path = Path(path).absolute()
-    exporter: Exporter = registry.resolve("exporters", format)()
-    if path.suffix != exporter.suffix:
-        raise UsageError(f"{path.name}: a file of format {format!r} ends in {exporter.suffix}")
-    artifact = exporter.export(
+    check_output(path, format)
+    artifact = _exporter(format).export(
         model.module,
         model.example_inputs,
         path,
@@ -52,6 +70,11 @@ def export(
     artifact = replace(artifact, provenance={**artifact.provenance, "parity_error": error})
     manifest.write(artifact)
     return artifact
+
+
+def _exporter(format: str) -> Exporter:  # noqa: A002  as `export`
+    exporter: Exporter = registry.resolve("exporters", format)()
+    return exporter
 
 
 def _provenance(model: Captured | Pruned) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import errno
 from importlib.resources import files
 from pathlib import Path
 
+from edgeprune import atomic
 from edgeprune.errors import StorageError, UsageError
 
 __all__ = ["examples", "init"]
@@ -33,12 +34,22 @@ def init(folder: Path | str, *, example: str | None = None) -> tuple[Path, ...]:
     for target in targets:
         if target.exists():
             raise UsageError(f"{target} exists already", hint="name another folder, or remove the file")
+    made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for source, target in zip(sources, targets, strict=True):
-            target.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             raise UsageError(f"{folder} is not a folder", hint="name another folder") from error
-        raise StorageError(f"{folder} cannot be written: {error.strerror}") from error
+        hint = "free space there, or name another folder"
+        raise StorageError(f"{folder} cannot be written: {error.strerror}", hint=hint) from error
+    try:
+        for source, target in zip(sources, targets, strict=True):
+            atomic.write_text(target, source.read_text(encoding="utf-8"))
+    except BaseException:
+        # All or nothing: half a project would stand in the way of the next attempt.
+        for target in targets:
+            target.unlink(missing_ok=True)
+        if made:
+            folder.rmdir()
+        raise
     return tuple(targets)

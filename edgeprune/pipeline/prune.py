@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edgeprune.graph.captured import Captured
     from edgeprune.pipeline.task import CheckedTask
 
-__all__ = ["SCHEMA", "prune"]
+__all__ = ["SCHEMA", "check_request", "prune"]
 
 SCHEMA = "edgeprune.prune/1"
 
@@ -39,7 +39,7 @@ def prune(
     from edgeprune.pipeline.export import export
 
     output = Path(output)
-    _check_paths(output, export_to, round_to)
+    check_request(output, export_to, importance=importance, round_to=round_to)
     trainable = task is not None and task.trainable
     context = ImportanceContext(
         seed=seed,
@@ -78,12 +78,18 @@ def prune(
     }
 
 
-def _check_paths(output: Path, export_to: str | Path | None, round_to: int) -> None:
-    """What can be refused at once is refused before the work."""
+def check_request(
+    output: Path, export_to: str | Path | None = None, *, importance: str = "l2", round_to: int = 1
+) -> None:
+    """Refuse what can be refused before there is a model: names of files, their folders, settings; UsageError."""
     from edgeprune import registry
+    from edgeprune.pipeline.export import check_folder
 
+    registry.check("importances", registry.split(importance)[0])
     if output.suffix != ".pt2":
-        raise UsageError(f"{output.name}: the pruned model is written as a .pt2 file", hint=f"{output.stem}.pt2")
+        hint = f"name it {output.with_suffix('.pt2').name}"
+        raise UsageError(f"{output.name}: the pruned model is written as a .pt2 file", hint=hint)
+    check_folder(output)
     if export_to is not None:
         suffix = Path(export_to).suffix
         formats = registry.names("exporters")
@@ -92,5 +98,6 @@ def _check_paths(output: Path, export_to: str | Path | None, round_to: int) -> N
                 f"{Path(export_to).name}: no exporter writes {suffix or 'files without a suffix'}",
                 hint=f"endings: {', '.join('.' + name for name in formats)}",
             )
+        check_folder(Path(export_to))
     if round_to < 1:
         raise UsageError(f"widths cannot be rounded to multiples of {round_to}", hint="1 does not round")

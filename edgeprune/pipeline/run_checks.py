@@ -33,7 +33,7 @@ def check_settings(project: Project, run_dir: Path | None, *, resume: bool) -> N
     target_of(project)
     for kind, name in (
         ("strategies", project.search.strategy),
-        ("importances", project.search.importance),
+        ("importances", registry.split(project.search.importance)[0]),
         ("exporters", project.export.format),
     ):
         registry.check(kind, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ __all__ = ["search"]
 def search(
     task: Any,
     *,
-    budget: Budget,
+    budget: Budget | Mapping[str, Any],
     run_dir: Path | str,
     target: str = "local",
     profile: str | Path = "host",
@@ -30,15 +31,16 @@ def search(
 ) -> Result:
     """Prune the model of a task object until a measurement on the target shows that the budget is met.
 
-    `task` has the parts of `edgeprune.Task`; `run_dir` is the run's folder, which `resume` goes on in. Raises as
-    `edgeprune run` does: TaskError, CaptureError, CannotMeasureError and its kinds, ParityError, VerificationError.
+    `task` has the parts of `edgeprune.Task`; `budget` may be a mapping as in YAML, {"size": "4MB"}; `run_dir` is the
+    run's folder, which `resume` goes on in. Raises as `edgeprune run` does: TaskError, CaptureError,
+    CannotMeasureError and its kinds, ParityError, VerificationError.
     """
     checked = task if isinstance(task, CheckedTask) else check_task(task)
     project = Project(
         task=f"{type(task).__module__}:{type(task).__qualname__}",
         path=Path(run_dir).absolute(),
         device=DeviceSettings(profile=str(profile), target=target),
-        budget=budget,
+        budget=budget if isinstance(budget, Budget) else Budget.parse(budget),
         search=settings or SearchSettings(),
         recovery=recovery or FineTuneSettings(),
     )

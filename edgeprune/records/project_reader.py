@@ -20,6 +20,7 @@ from edgeprune.records.yaml_reader import Entry, read_document
 
 __all__ = ["PROJECT", "load_project"]
 
+_ADDRESS = "ssh://user@host:22"
 _TASK = re.compile(r"(?P<module>[^:]+):(?P<object>[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)")
 
 
@@ -91,8 +92,18 @@ def _target(text: str, entry: Entry) -> str:
     scheme, colon, _ = text.partition("://")
     if scheme not in registry.names("targets") or (not colon and scheme != "local"):
         schemes = [name if name == "local" else f"{name}://" for name in registry.names("targets")]
-        raise entry.error(f"{text!r} is no target", hint=did_you_mean(text.partition(":")[0], schemes))
-    if colon and urlsplit(text).password is not None:
+        hint = did_you_mean(text.partition(":")[0], schemes)
+        if "@" in text and not colon:
+            hint = f"did you mean ssh://{text}? {hint}"
+        raise entry.error(f"{text!r} is no target", hint=hint)
+    try:
+        parts = urlsplit(text)
+        nowhere = bool(colon) and (parts.hostname is None or parts.port == 0)
+    except ValueError as error:  # of the port
+        raise entry.error(f"{text!r}: {error}", hint=f"write it like {_ADDRESS}") from error
+    if nowhere:
+        raise entry.error(f"{text!r} is not the address of a host", hint=f"write it like {_ADDRESS}")
+    if colon and parts.password is not None:
         message = "a password has no place in a file"
         raise entry.error(message, hint="use a key: identity_file, or an agent")
     return text
@@ -110,7 +121,7 @@ PROJECT = Table(
             DeviceSettings,
             {
                 "profile": Field(_Checked(_profile, "raspberry-pi-4b")),
-                "target": Field(_Checked(_target, "ssh://user@host:22")),
+                "target": Field(_Checked(_target, _ADDRESS)),
                 "identity_file": Field(_PathText()),
                 "known_hosts": Field(_PathText()),
             },

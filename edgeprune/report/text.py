@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from edgeprune.errors import StorageError
 from edgeprune.records import codec
 from edgeprune.records.budget import BudgetCheck, LimitCheck, State
 from edgeprune.records.figures import format_figure
@@ -31,7 +32,7 @@ def render(result: Mapping[str, object], *, run_dir: Path | None = None) -> str:
     """The text of a result as `result.json` holds it; paths are shown below `run_dir`. Raises StorageError."""
     record = codec.from_json(result)
     if not isinstance(record, Result):
-        raise TypeError("not a result")
+        raise StorageError(f"not the result of a run, but a {type(record).__name__.lower()}")
     sections = [
         [_TITLES[record.status], *([] if record.status == "accepted" else [record.message])],
         [*_figures(record), *_measured_on(record)],

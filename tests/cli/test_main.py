@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import subprocess
@@ -23,13 +24,17 @@ DEVICE_COMMANDS = ["list", "show", "schema", "probe", "trust"]
 
 
 @pytest.fixture
-def raising(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
-    """Makes the command `fail`, which raises what it is given."""
+def raising(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """Makes the command `fail`, which raises what it is given, in a run that has begun or has not."""
 
-    def register(error: BaseException) -> None:
+    def register(error: BaseException, *, begun: bool = True) -> None:
+        if begun:
+            (tmp_path / "journal.jsonl").touch()
+
         @click.command("fail")
         @click.pass_obj
         def fail(invocation: boundary.Invocation) -> None:
+            invocation.run_dir = tmp_path
             invocation.resume = ("edgeprune", "run", "my project", "--resume")
             raise error
 
@@ -50,6 +55,7 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         (errors.TargetError("it is wrong", hint="do this"), 3),
         (errors.HostKeyError("it is wrong", hint="do this"), 3),
         (errors.StorageError("it is wrong", hint="do this"), 3),
+        (errors.DamagedError("it is wrong", hint="do this"), 3),
         (errors.ParityError("it is wrong", hint="do this"), 5),
         (errors.VerificationError("it is wrong", hint="do this"), 70),
     ],
@@ -63,8 +69,24 @@ def test_an_error_of_ours_is_a_message_a_hint_and_its_exit_code(
     assert captured.out == ""
     lines = captured.err.splitlines()
     assert lines[:2] == ["error: it is wrong", "hint: do this"]
-    # What the user has to mend first is not resumed with the same command.
-    assert lines[2:] == ([] if code == 2 else ["resume with: edgeprune run 'my project' --resume"])
+    # The same command cannot help against a wrong command, nor against a journal that does not read.
+    hopeless = isinstance(error, (errors.UsageError, errors.DamagedError)) and not isinstance(error, errors.TaskError)
+    assert lines[2:] == ([] if hopeless else ["resume with: edgeprune run 'my project' --resume"])
+
+
+def test_what_has_not_begun_or_cannot_be_written_is_not_resumed(
+    raising: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    raising(errors.TargetError("gone"), begun=False)
+    assert run_cli(["fail"]) == 3
+    assert capsys.readouterr().err.splitlines() == ["error: gone"]
+    raising(errors.StorageError("read-only"))
+    monkeypatch.setattr(os, "access", lambda path, mode: not (path == tmp_path and mode == os.W_OK))
+    assert run_cli(["fail"]) == 3
+    assert capsys.readouterr().err.splitlines() == ["error: read-only"]
 
 
 def test_a_configuration_error_says_file_and_line(
@@ -77,10 +99,26 @@ def test_a_configuration_error_says_file_and_line(
 
 def test_verbose_shows_the_whole_traceback(raising: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     raising(errors.TaskError("it is wrong"))
-    assert run_cli(["-v", "fail"]) == 2
-    err = capsys.readouterr().err
-    assert err.startswith("Traceback")
-    assert err.splitlines()[-1] == "error: it is wrong"
+    for arguments in (["-v", "fail"], ["fail", "-v"]):
+        assert run_cli(arguments) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("Traceback")
+        assert "raise error" in err
+        assert "error: it is wrong" in err.splitlines()
+        assert err.count("it is wrong") == 1
+
+
+def test_v_counts_before_and_after_the_command(
+    raising: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    raising(errors.UsageError("it is wrong"))
+    for arguments, level in ((["fail"], logging.WARNING), (["-v", "fail", "-v"], logging.DEBUG)):
+        assert run_cli(arguments) == 2
+        assert logging.getLogger().level == level
+    assert "Traceback" in capsys.readouterr().err
+    for command in (["run"], ["device", "list"]):
+        assert run_cli([*command, "--help"]) == 0
+        assert capsys.readouterr().out.count("--verbose") == 1
 
 
 def test_a_bug_is_a_traceback_and_exit_code_70(
@@ -102,7 +140,8 @@ def test_a_full_disk_is_not_a_bug(
     assert run_cli(["fail"]) == 3
     err = capsys.readouterr().err.splitlines()
     assert err[0] == f"error: cannot write /runs/1/model.onnx: {os.strerror(number)}"
-    assert err[1].startswith("hint: free some space")
+    assert err[1].endswith("choose another folder")
+    assert ("free some space" in err[1]) == (number != errno.EROFS)
     assert err[2].startswith("resume with: ")
 
 
@@ -183,34 +222,62 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert said == ""
 
 
+@pytest.mark.parametrize("closed", ["1", "2", "0<&- 1"])
+def test_a_closed_stream_is_no_error(closed: str) -> None:
+    command = f'exec "$0" -m edgeprune device show raspberry-pi-5 {closed}>&-'
+    process = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert ("BCM2712" in process.stdout) == (closed == "2")
+
+
+def test_a_file_does_not_get_the_number_of_a_closed_stream(tmp_path: Path) -> None:
+    """Else what is printed would be written into it."""
+    program = (
+        "import sys; from edgeprune.cli import main; main.run_cli = lambda a: open(a[0], 'w').fileno(); main.main()"
+    )
+    command = 'exec "$0" -c "$1" "$2" >&-'
+    process = subprocess.run(["sh", "-c", command, sys.executable, program, str(tmp_path / "file")], check=False)
+    assert process.returncode > 2
+
+
 TASK = """
 import time
-from torch import nn
+import torch
 
 class Slow:
     def model(self):
-        print("training", flush=True)
-        time.sleep(60)
-    def example_inputs(self): ...
-    def evaluate(self, model): ...
+        self.wait("model")
+        return torch.nn.Sequential(torch.nn.Linear(2, 32), torch.nn.ReLU(), torch.nn.Linear(32, 2))
+    def example_inputs(self):
+        return torch.zeros(1, 2)
+    def evaluate(self, model):
+        self.wait("evaluate")
+    def wait(self, part):
+        if part == "PART":
+            print(part, flush=True)
+            time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_in_a_run_ends_it_with_130_and_the_command_that_resumes(number: int, tmp_path: Path) -> None:
-    (tmp_path / "task.py").write_text(TASK)
+@pytest.mark.parametrize(("number", "part"), [(signal.SIGINT, "evaluate"), (signal.SIGTERM, "model")])
+def test_a_signal_in_a_run_ends_it_with_130_and_the_command_that_resumes(
+    number: int, part: str, tmp_path: Path
+) -> None:
+    (tmp_path / "task.py").write_text(TASK.replace("PART", part))
     (tmp_path / "edgeprune.yaml").write_text("task: task.py:Slow\nbudget: {size: 50% of dense}\n")
     process = subprocess.Popen(
         [sys.executable, "-m", "edgeprune", "run", ".", "--seed", "3", "--json", "--run-dir", "here"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        env={**os.environ, "EDGEPRUNE_LOCK": str(tmp_path / "lock")},
     )  # fmt: skip
     assert process.stdout is not None
-    assert process.stdout.readline() == "training\n"
+    assert process.stdout.readline() == f"{part}\n"
     time.sleep(0.2)
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert err.splitlines()[-2:] == [
-        "interrupted",
-        "resume with: edgeprune run . --seed 3 --json --resume --run-dir here",
-    ]
+    resume = "resume with: edgeprune run . --seed 3 --json --resume --run-dir here"
+    # Before the first line of the journal there is nothing to go on with, and nothing is left behind.
+    assert err.splitlines()[-1] == (resume if part == "evaluate" else "interrupted")
+    assert "interrupted" in err.splitlines()
+    assert (tmp_path / "here").exists() == (part == "evaluate")

@@ -97,6 +97,38 @@ def test_the_source_may_be_a_task_or_a_project(
     assert [g["units"] for g in printed(capsys)["groups"]] == [8]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["prune", "-o", "o.txt"], "o.txt: the pruned model is written as a .pt2 file", "name it o.pt2"),
+        (["prune", "-o", "none/o.pt2"], "there is no folder", "mkdir -p "),
+        (["prune", "-o", "o.pt2", "--onnx", "o.tflite"], "no exporter writes .tflite", "endings: .onnx"),
+        (["prune", "-o", "o.pt2", "--onnx", "none/o.onnx"], "there is no folder", "mkdir -p "),
+        (["prune", "-o", "o.pt2", "--importance", "l7"], "unknown importance 'l7'", "valid here: "),
+        (["export", "o.tflite"], "o.tflite: a file of format 'onnx' ends in .onnx", "name it o.onnx"),
+        (["export", "none/o.onnx"], "there is no folder", "mkdir -p "),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_said_before_anything_is_loaded(
+    *,
+    arguments: list[str],
+    message: str,
+    hint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # The source is none either: that would be said second.
+    assert run_cli([arguments[0], "none.pt2", *arguments[1:]]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: ")
+    assert message in first
+    assert second.startswith("hint: ")
+    assert hint in second
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture(scope="module")
 def artifact(saved_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("artifact") / "dense.onnx"

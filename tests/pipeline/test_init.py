@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from edgeprune import atomic
 from edgeprune.errors import StorageError, TaskError, UsageError
 from edgeprune.pipeline.init import examples, init
 from edgeprune.pipeline.task import load_task
@@ -65,6 +66,26 @@ def test_a_file_in_the_place_of_the_folder_is_a_usage_error(tmp_path: Path) -> N
 def test_a_folder_that_cannot_be_written_is_a_storage_error() -> None:
     with pytest.raises(StorageError, match="cannot be written"):
         init("/proc/edgeprune-example")
+
+
+def test_a_full_disk_leaves_nothing_in_the_way_of_the_next_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        if path.name == "task.py":
+            raise StorageError(f"cannot write {path}: No space left on device", hint="free space there")
+        path.write_bytes(data)
+
+    (tmp_path / "there").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "write_bytes", full)
+        for folder in ("new", "there"):
+            with pytest.raises(StorageError, match=r"task\.py: No space left") as caught:
+                init(tmp_path / folder)
+            assert caught.value.hint == "free space there"
+    assert not (tmp_path / "new").exists()
+    assert list((tmp_path / "there").iterdir()) == []
+    assert len(init(tmp_path / "there")) == 2
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ def own_device_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_task_object_is_pruned_to_its_budget(tmp_path: Path) -> None:
     result = edgeprune.search(
         Task(),
-        budget=edgeprune.Budget.parse({"size": "80% of dense", "accuracy": {"min": "60%"}}),
+        budget={"size": "80% of dense", "accuracy": {"min": "60%"}},
         run_dir=tmp_path / "run",
         settings=SearchSettings(max_trials=6),
         recovery=FineTuneSettings(epochs=0),
@@ -55,6 +55,8 @@ def test_a_task_that_lacks_a_part_and_a_budget_of_nothing_are_refused(tmp_path: 
     size = edgeprune.Budget.parse({"size": "1MB"})
     with pytest.raises(TaskError, match=r"object has no model\(\)"):
         edgeprune.search(object(), budget=size, run_dir=tmp_path / "run")
-    with pytest.raises(UsageError, match="limits nothing that the device measures"):
+    with pytest.raises(UsageError, match=r"^the budget limits nothing that the device measures$"):
         edgeprune.search(Task(), budget=edgeprune.Budget(), run_dir=tmp_path / "run")
+    with pytest.raises(UsageError, match="'4MB' is no budget"):
+        edgeprune.search(Task(), budget="4MB", run_dir=tmp_path / "run")  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()

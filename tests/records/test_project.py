@@ -108,6 +108,24 @@ def test_a_task_can_be_in_a_module_or_a_folder(folder: Path) -> None:
             "did you mean 'ssh://'?",
         ),
         (
+            "task: task.py:Digits\ndevice: {target: pi@camera}\n",
+            "2:18",
+            "'pi@camera' is no target",
+            "did you mean ssh://pi@camera?",
+        ),
+        (
+            "task: task.py:Digits\ndevice: {target: 'ssh://pi@camera:99999'}\n",
+            "2:18",
+            "Port out of range",
+            "ssh://user@host:22",
+        ),
+        (
+            "task: task.py:Digits\ndevice: {target: 'ssh://pi@:22'}\n",
+            "2:18",
+            "'ssh://pi@:22' is not the address of a host",
+            "ssh://user@host:22",
+        ),
+        (
             "task: task.py:Digits\ndevice: {target: remote}\n",
             "2:18",
             "'remote' is no target",
