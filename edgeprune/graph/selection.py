@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 
 from edgeprune.errors import UsageError, did_you_mean
 from edgeprune.graph.groups import ChannelGroup
-from edgeprune.graph.operators import operator_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,6 +68,8 @@ def structures(module: GraphModule, groups: Sequence[ChannelGroup]) -> dict[str,
     Per member the operators that read the parameter (with the place among their arguments), the dimension and
     the role; sorted. After "Isomorphic Pruning" (Fang et al. 2024, arXiv:2407.04616), section 3.
     """
+    from edgeprune.graph.operators import operator_name
+
     readers: dict[str, set[tuple[str, int]]] = {}
     for node in module.graph.nodes:
         if node.op == "get_attr":
@@ -125,8 +127,9 @@ def _matching(pattern: str, groups: Sequence[ChannelGroup], parameters: Sequence
         if fnmatchcase(g.name, pattern) or any(m.role != "consumer" and m.parameter in fitting for m in g.members)
     }
     if not found and not fitting:
-        layers = dict.fromkeys([group.name for group in groups] + [name.rpartition(".")[0] for name in parameters])
-        raise UsageError(f"{what}: nothing is named like {pattern!r}", hint=did_you_mean(pattern, filter(None, layers)))
+        layers = {name.rpartition(".")[0] for name in parameters}
+        near = get_close_matches(pattern, sorted({*layers, *parameters, *(g.name for g in groups)}), n=6, cutoff=0)
+        raise UsageError(f"{what}: nothing is named like {pattern!r}", hint=did_you_mean(pattern, near) + ", …")
     return found
 
 

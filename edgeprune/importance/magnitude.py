@@ -76,21 +76,20 @@ class BatchNormScale(Reduction):
 
         weights = tensors(module)
         scales = {normalisation.weight for normalisation in normalisations(module)}
-        scores = L2(reduce=self.reduce, normalise=self.normalise).score(module, groups, context)
-        without: list[str] = []
+        places = {group.name: tuple((m,) for m in group.members if m.parameter in scales) for group in groups}
+        values = arrays(weights, (m.parameter for found in places.values() for (m,) in found))
+        scores: Scores = {}
         for group in groups:
-            places = tuple((m,) for m in group.members if m.parameter in scales)
-            if places:
-                values = arrays(weights, (m.parameter for (m,) in places))
-                norms = [_norm(values, place, 1) for place in places]
-                scores[group.name] = self.join(group, places, norms, weights)
-            else:
-                without.append(group.name)
+            if places[group.name]:
+                norms = [_norm(values, place, 1) for place in places[group.name]]
+                scores[group.name] = self.join(group, places[group.name], norms, weights)
+        without = [group for group in groups if group.name not in scores]
         if without:
-            names = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
+            names = ", ".join(group.name for group in without[:3]) + (", …" if len(without) > 3 else "")
             context.progress.say(
                 f"bn_scale: {len(without)} of {len(groups)} groups have no normalisation and are scored by l2: {names}"
             )
+            scores |= L2(reduce=self.reduce, normalise=self.normalise).score(module, without, context)
         return scores
 
 
