@@ -67,11 +67,11 @@ class AgentClient:
             if kind == "hello":
                 self._check_protocol(frame)
                 return frame
-            owner = str((frame.get("holder") or {}).get("owner", "unknown"))
+            owner = _owner(frame.get("holder") or {})
             if kind == "busy":
                 raise TargetError(
                     f"{self._where}: the device is being measured on by {owner}",
-                    hint="wait until that measurement has ended, or end it",
+                    hint="wait until that measurement has ended, or end that process on the device",
                     outcome="BUSY",
                 )
             on_wait(owner)
@@ -154,6 +154,12 @@ class AgentClient:
                     f"{self._where}: the agent has ended{_quoted(self._channel.diagnostics)}", outcome="LOST"
                 )
             self._buffer += data
+
+
+def _owner(holder: Mapping[str, Any]) -> str:
+    """Who holds the device: "ada@lab (process 4711)"."""
+    process = f" (process {holder['pid']})" if "pid" in holder else ""
+    return f"{holder.get('owner', 'unknown')}{process}"
 
 
 def _agent_frame(line: bytes) -> Mapping[str, Any] | None:

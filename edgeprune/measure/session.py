@@ -17,6 +17,7 @@ import edgeprune.agent
 from edgeprune.agent.client import AgentClient, Reply
 from edgeprune.errors import CannotMeasureError, StorageError, TargetError
 from edgeprune.measure import results
+from edgeprune.measure.waiting import waiting
 from edgeprune.progress import SILENT, Progress, Step
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.measurement import Measurement, Outcome, Provenance
@@ -189,7 +190,8 @@ class Session:
                 ]
             )  # fmt: skip
             self._client = AgentClient(channel, self.target.name)
-            self._hello = self._client.hello(_HELLO_S + self._wait_s, self._say_waiting())
+            with waiting(self.target.name, self._wait_s, self._progress) as on_wait:
+                self._hello = self._client.hello(_HELLO_S + self._wait_s, on_wait)
             if self._hello.get("sha256") != digest:
                 raise TargetError(f"{self.target.name}: the agent there is not the one sent", outcome="LOST")
             stack.pop_all()
@@ -232,16 +234,6 @@ class Session:
                     return Outcome.REBOOTED, f"{self.target.name}: the device rebooted during the measurement"
                 return outcome, f"{message}; the device is reachable again"
         return outcome, message
-
-    def _say_waiting(self) -> Any:
-        said: list[str] = []
-
-        def say(owner: str) -> None:
-            if not said:
-                said.append(owner)
-                self._progress.say(f"{self.target.name} is being measured on by {owner}; waiting")
-
-        return say
 
 
 def _attempts(seconds: float) -> Iterator[int]:

@@ -113,7 +113,7 @@ class _Trainer:
                 calls.clear()
                 value = self._update(batch, calls, f"epoch {state.epoch + 1}, step {done + 1}")
                 total, done = total + value, done + 1
-                self.step.advance(1, f"loss {value:.3f}")
+                self.step.advance(1, f"loss {total / done:.3f}")  # of the epoch so far, as `final_loss` is of a whole one
         if done == 0:
             raise _no_batches()
         return replace(

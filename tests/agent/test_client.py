@@ -82,12 +82,12 @@ def test_other_protocol_is_refused() -> None:
 
 
 def test_busy_names_the_owner_after_waiting() -> None:
-    held = {"edgeprune_agent": 1, "holder": {"owner": "ada@lab"}}
+    held = {"edgeprune_agent": 1, "holder": {"owner": "ada@lab", "pid": 4711}}
     waited: list[str] = []
     client = AgentClient(Script([lines({"type": "waiting", **held}, {"type": "busy", **held})]), "board")
-    with pytest.raises(TargetError, match="being measured on by ada@lab") as caught:
+    with pytest.raises(TargetError, match=r"being measured on by ada@lab \(process 4711\)") as caught:
         client.hello(1, waited.append)
-    assert (caught.value.outcome, waited) == ("BUSY", ["ada@lab"])
+    assert (caught.value.outcome, waited) == ("BUSY", ["ada@lab (process 4711)"])
 
 
 def test_late_answers_of_an_earlier_request_are_skipped() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -12,17 +14,19 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
+from edgeprune.cli.progress import PlainProgress
 from edgeprune.errors import StorageError, TargetError
 from edgeprune.measure.session import Session
+from edgeprune.measure.waiting import waiting
 from edgeprune.pipeline.device import probe
 from edgeprune.pipeline.measure import measure
-from edgeprune.progress import SILENT
 from edgeprune.records.artifact import Artifact, TensorSpec
 from edgeprune.records.figures import figures_of
 from edgeprune.records.measurement import Outcome
@@ -336,21 +340,31 @@ def test_busy_device_refuses_a_second_session(small: Artifact) -> None:
 
 
 def test_waiting_for_the_device_is_said() -> None:
-    said: list[str] = []
-
-    class Loud:
-        step = SILENT.step
-
-        def say(self, message: str) -> None:
-            said.append(message)
-
+    said = io.StringIO()
     first = Session(LocalTarget(), BOARD)
     first.__enter__()
     threading.Timer(1.0, first.__exit__, (None, None, None)).start()
-    with Session(LocalTarget(), BOARD, wait_s=30, progress=Loud()) as second:
+    with Session(LocalTarget(), BOARD, wait_s=30, progress=PlainProgress(said)) as second:
         assert second.machine["cpus"] == os.cpu_count()
-    assert len(said) == 1
-    assert said[0].endswith("; waiting")
+    lines = said.getvalue().splitlines()
+    owner = r"\S+@\S+ \(process \d+\)"
+    assert re.fullmatch(rf"local is being measured on by {owner}; waiting for at most 30 s", lines[0])
+    assert re.fullmatch(rf"waiting for local \(seconds\): \d+\.\d s, for {owner}", lines[1])
+    assert len(lines) == 2
+
+
+def test_the_time_of_waiting_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("edgeprune.measure.waiting.time", SimpleNamespace(monotonic=lambda: now))
+    said = io.StringIO()
+    with waiting("board", 600, PlainProgress(said, clock=lambda: now)) as wait:
+        for now in (100.0, 105.3, 110.6, 121.0):  # noqa: B007
+            wait("ada@lab (process 7)")
+    assert said.getvalue().splitlines()[1:] == [
+        "waiting for board (seconds): 10/600, for ada@lab (process 7)",
+        "waiting for board (seconds): 21/600, for ada@lab (process 7)",
+        "waiting for board (seconds): 21.0 s, for ada@lab (process 7)",
+    ]
 
 
 def test_something_else_on_the_other_side() -> None:
