@@ -27,7 +27,7 @@ class Outcome(str, Enum):
     BUSY = "BUSY"
     NO_RUNTIME = "NO_RUNTIME"
     TIMEOUT = "TIMEOUT"
-    CRASHED = "CRASHED"
+    CRASHED = "CRASHED"  # a search takes it for a result of a network that it happens to twice in a row
 
     @property
     def is_result(self) -> bool:

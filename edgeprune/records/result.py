@@ -22,7 +22,8 @@ class Result:
     """`best` is the accepted trial, or the closest where nothing was accepted (None where nothing was measured).
 
     `reachable` holds, per figure of a limit that was not met, the smallest value that any measured trial reached
-    (for accuracy the highest of those within the device's limits), with that trial's number.
+    (for accuracy the highest of those within the device's limits), with that trial's number. `ruled_out` names the
+    trials whose network the device could not run at all, and why.
     """
 
     status: Status
@@ -32,6 +33,7 @@ class Result:
     check: BudgetCheck | None
     trials: int
     reachable: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    ruled_out: tuple[tuple[int, str], ...] = ()
     seed: int = 0
     strategy: str = ""
     seconds: float = 0.0

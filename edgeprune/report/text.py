@@ -138,7 +138,7 @@ def _reachable(result: Result) -> list[str]:
     for name, (value, number) in result.reachable.items():
         which = "the highest within the device's limits" if name == "accuracy" else "the smallest measured"
         lines.append(f"reachable: {name} {format_figure(name, value)} ({which}, trial {number})")
-    return lines
+    return lines + [f"ruled out: trial {number}: {reason}" for number, reason in result.ruled_out]
 
 
 def _run(result: Result, run_dir: Path | None) -> list[str]:

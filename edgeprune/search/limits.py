@@ -9,26 +9,45 @@ from edgeprune.records.figures import Figures
 from edgeprune.records.measurement import Outcome
 from edgeprune.records.trial import Stage, Trial
 
-__all__ = ["accuracy_state", "check_trial", "closest", "device_state", "pressure", "reachable", "unreadable"]
+__all__ = [
+    "accuracy_state",
+    "check_trial",
+    "closest",
+    "device_state",
+    "pressure",
+    "reachable",
+    "ruled_out",
+    "unreadable",
+]
+
+# A crash is a trial's outcome only where it came again; see the loop.
+_RULED_OUT = {Outcome.OOM.value: "out of memory", Outcome.CRASHED.value: "it crashed the runtime, twice"}
 
 
 def check_trial(budget: Budget, trial: Trial, dense: Figures) -> BudgetCheck:
-    """The budget against the trial's figures; what ran out of memory violates every limit that it has no figure for."""
+    """The budget against the trial's figures; what is ruled out violates every limit that it has no figure for."""
     check = budget.check(trial.figures, dense)
-    if trial.outcome != Outcome.OOM.value:
+    reason = ruled_out(trial)
+    if not reason:
         return check
     limits = tuple(
         entry
         if entry.limit.is_accuracy or entry.state is State.VIOLATED or entry.value is not None
-        else LimitCheck(entry.limit, State.VIOLATED, entry.bound, None, None, None, f"out of memory: {trial.message}")
+        else LimitCheck(entry.limit, State.VIOLATED, entry.bound, None, None, None, reason)
         for entry in check.limits
     )
     return BudgetCheck(limits)
 
 
+def ruled_out(trial: Trial) -> str:
+    """Why the device cannot run the trial's network at all; empty where it can."""
+    what = _RULED_OUT.get(trial.outcome)
+    return "" if what is None else f"{what}: {trial.message}"
+
+
 def device_state(budget: Budget, trial: Trial, dense: Figures) -> State:
-    """The limits that the device measures, together. Out of memory is VIOLATED, whatever the limits are."""
-    if trial.outcome == Outcome.OOM.value:
+    """The limits that the device measures, together. What is ruled out is VIOLATED, whatever the limits are."""
+    if ruled_out(trial):
         return State.VIOLATED
     return budget.check(trial.figures, dense).only(accuracy=False).state
 

@@ -23,7 +23,7 @@ from edgeprune.records.result import Result, Status
 from edgeprune.records.trial import Stage, Trial
 from edgeprune.search.base import Evaluate, Strategy
 from edgeprune.search.journal import Journal
-from edgeprune.search.limits import check_trial, closest, reachable, unreadable
+from edgeprune.search.limits import check_trial, closest, reachable, ruled_out, unreadable
 
 __all__ = ["MakeStrategy", "SearchLimits", "search"]
 
@@ -42,6 +42,9 @@ class SearchLimits:
 
     max_trials: int = 40
     retry_after_s: tuple[float, ...] = (2.0, 10.0)
+
+
+_CRASHES = 2  # of the same network in a row: then it is the network that the runtime cannot stand
 
 
 class _Unmeasurable(Exception):  # noqa: N818  not an error: how the loop is left
@@ -78,6 +81,7 @@ class _Search:
         return trial
 
     def _measured(self, candidate: Candidate, stage: Stage, number: int) -> Trial:
+        crashes = 0
         for pause in (*self.limits.retry_after_s, None):
             try:
                 trial = self.evaluate(candidate, stage, number)
@@ -89,7 +93,8 @@ class _Search:
                 self.journal.add_attempt(number, type(error).__name__, error.message)
                 raise
             else:
-                if Outcome(trial.outcome).is_result:
+                crashes = crashes + 1 if trial.outcome == Outcome.CRASHED.value else 0
+                if Outcome(trial.outcome).is_result or (crashes == _CRASHES and not candidate.is_dense):
                     return trial
                 outcome, message = trial.outcome, trial.message
             self.journal.add_attempt(number, outcome, message)
@@ -116,7 +121,8 @@ def search(
     """Search for the most accurate candidate that measurements prove to be within the budget.
 
     `evaluate` does a trial; an outcome that is no result (see Outcome) is tried again a few times, after which the
-    search ends "unmeasurable" and can be resumed. Ends "infeasible" where the strategy or `max_trials` is
+    search ends "unmeasurable" and can be resumed. A pruned network that crashes the runtime twice in a row is ruled
+    out, as one that is out of memory. Ends "infeasible" where the strategy or `max_trials` is
     exhausted. Raises CannotMeasureError where not even the dense model can be measured, and StorageError, ParityError,
     VerificationError and TaskError as `evaluate` does; KeyboardInterrupt passes through. The journal holds all
     finished trials in each case.
@@ -140,6 +146,7 @@ def search(
             check=check,
             trials=len(run.trials),
             reachable=missed,
+            ruled_out=tuple((trial.number, reason) for trial in run.trials if (reason := ruled_out(trial))),
             seed=seed,
             strategy=strategy,
             seconds=sum(trial.seconds for trial in run.trials),

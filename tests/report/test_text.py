@@ -105,6 +105,11 @@ def test_what_was_measured_on_is_said() -> None:
     assert "measured on" not in render(result(PRUNED))  # of an earlier version
 
 
+def test_what_the_device_could_not_run_is_named() -> None:
+    text = render(result(PRUNED, ruled_out=((5, "it crashed the runtime, twice: signal 11"),)))
+    assert "ruled out: trial 5: it crashed the runtime, twice: signal 11" in text.splitlines()
+
+
 def test_an_estimate_is_called_one() -> None:
     estimated = replace(PRUNED, figures={**PRUNED.figures, "energy": Figure(12.0, kind="estimated")})
     assert line(render(result(estimated)), "energy")[2] == "12 mJ estimated"
@@ -168,7 +173,7 @@ def test_a_figure_without_a_counterpart_has_no_change() -> None:
 
 
 def test_what_is_no_result_is_refused() -> None:
-    with pytest.raises(TypeError, match="not a result"):
+    with pytest.raises(StorageError, match="not the result of a run, but a trial"):
         render(codec.to_json(DENSE))
     with pytest.raises(StorageError, match="unknown schema"):
         render({})

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgeprune.errors import CannotMeasureError, StorageError, TargetError, VerificationError
+from edgeprune.records import codec
 from edgeprune.records.budget import Budget, State
 from edgeprune.records.candidate import Candidate
 from edgeprune.records.figures import Figure
@@ -162,7 +163,7 @@ def test_a_dense_model_within_the_budget_is_confirmed_and_accepted(tmp_path: Pat
     assert result.trials == 2
 
 
-@pytest.mark.parametrize("outcome", ["THROTTLED", "LOST", "BUSY", "CRASHED", "TIMEOUT", "REBOOTED"])
+@pytest.mark.parametrize("outcome", ["THROTTLED", "LOST", "BUSY", "TIMEOUT", "REBOOTED"])
 def test_a_failed_measurement_is_tried_again(tmp_path: Path, outcome: str) -> None:
     evaluate, called = failing(at=2, times=2, outcome=outcome)
     pauses: list[float] = []
@@ -173,6 +174,32 @@ def test_a_failed_measurement_is_tried_again(tmp_path: Path, outcome: str) -> No
     assert result == run(tmp_path / "smooth")
     lines = [json.loads(line) for line in (tmp_path / "failing" / "journal.jsonl").read_text().splitlines()]
     assert [line["outcome"] for line in lines if line["kind"] == "attempt"] == [outcome, outcome]
+
+
+def test_one_crash_is_tried_again(tmp_path: Path) -> None:
+    evaluate, called = failing(at=2, times=1, outcome="CRASHED")
+    assert run(tmp_path / "failing", evaluate=evaluate) == run(tmp_path / "smooth")
+    assert called.count(2) == 2
+
+
+@pytest.mark.parametrize("factory", [Uniform, Greedy])
+def test_a_network_that_crashes_the_runtime_twice_is_ruled_out(tmp_path: Path, factory: StrategyFactory) -> None:
+    evaluate, called = failing(at=2, times=99, outcome="CRASHED")
+    result = run(tmp_path, factory=factory, evaluate=evaluate)
+    assert result.status == "accepted"
+    assert called.count(2) == 2
+    assert result.ruled_out == ((2, "it crashed the runtime, twice: on purpose"),)
+    crashed = read_trials(tmp_path)[2]
+    assert crashed.outcome == "CRASHED"
+    assert result.best is not None
+    assert result.best.candidate != crashed.candidate
+    assert codec.from_json(json.loads(json.dumps(codec.to_json(result)))) == result
+    assert run(tmp_path, factory=factory, resume=True) == result
+
+
+def test_a_dense_model_that_crashes_the_runtime_cannot_be_measured(tmp_path: Path) -> None:
+    with pytest.raises(CannotMeasureError, match="CRASHED: on purpose"):
+        run(tmp_path, evaluate=failing(at=0, times=99, outcome="CRASHED")[0])
 
 
 @pytest.mark.parametrize(("outcome", "tries"), [("LOST", 3), ("NO_RUNTIME", 1), ("NO_SPACE", 1)])
