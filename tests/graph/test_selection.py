@@ -192,7 +192,7 @@ def test_selection_prunes_and_verifies() -> None:
     step=st.integers(1, 9),
 )
 @settings(max_examples=150, deadline=None)
-def test_widths_hold_their_promises(data, ratio: float, compare, least: int, share: float, step: int) -> None:
+def test_widths_hold_their_promises(*, data, ratio: float, compare, least: int, share: float, step: int) -> None:
     scores = {g.name: data.draw(st.lists(st.integers(-3, 3), min_size=g.units, max_size=g.units)) for g in CHAIN.groups}
     how = {"compare": compare, "min_width": least, "min_share": share}
     kept = CHAIN.select(ratio, importance=Given(scores), round_to=step, **how).kept

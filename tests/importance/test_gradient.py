@@ -11,7 +11,7 @@ from torch import nn
 from edgeprune.errors import TaskError
 from edgeprune.graph.groups import ChannelGroup, Member
 from edgeprune.importance.base import ImportanceContext
-from edgeprune.importance.gradient import Taylor
+from edgeprune.importance.gradient import Fisher, Taylor
 
 INDICES = np.arange(3, dtype=np.int64)[:, None]
 
@@ -39,6 +39,52 @@ def test_is_the_magnitude_of_weight_times_gradient_per_unit() -> None:
     scores = Taylor().score(layers(), [GROUP], context)
     expected = np.array([3 + 2, 2 + 2, 0 + 6]) / 2  # magnitudes averaged over the batches
     assert_allclose(scores["g"], expected / expected.mean(), rtol=1e-6)
+
+
+def test_fisher_is_half_the_mean_square_of_each_weight_times_its_gradient() -> None:
+    # (A[u, i] c[u] x[i])² per weight: x = (1, 1) gives 1 + 4, 1 + 1, 9 + 9; x = (2, 0) gives 4, 4, 36.
+    data = [torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0, 0.0]])]
+    context = ImportanceContext(batches=lambda: data, loss=plain_loss)
+    scores = Fisher(normalise="none").score(layers(), [GROUP], context)
+    assert_allclose(scores["g"], np.array([5 + 4, 2 + 4, 18 + 36]) / 2 / 2, rtol=1e-6)
+    consumers = Fisher(members="consumers", normalise="none").score(layers(), [GROUP], context)
+    # (c[u] (A x)[u])²: A x = (3, 0.2, 0) and (2, 0.2, 6).
+    assert_allclose(consumers["g"], np.array([9 + 4, 4 + 4, 0 + 36]) / 2 / 2, rtol=1e-6)
+
+
+def test_fisher_is_the_loss_of_a_quadratic_to_second_order() -> None:
+    # For a Gaussian likelihood the Fisher diagonal is the Hessian's: loss ½ (w x)² with x drawn from a unit Gaussian
+    # has h = 1 and, sampled with targets from the model, a mean squared gradient of 1.
+    torch.manual_seed(0)
+    weight = torch.tensor([[0.5], [1.0], [2.0]])
+    module = nn.Linear(1, 3, bias=False)
+    with torch.no_grad():
+        module.weight.copy_(weight)
+    data = [(torch.ones(1, 1), torch.randn(1, 3)) for _ in range(4000)]
+    context = ImportanceContext(
+        batches=lambda: data,
+        loss=lambda m, b: ((m(b[0]) - (m(b[0]).detach() + b[1])) ** 2).sum() / 2,
+        max_batches=4000,
+    )
+    group = ChannelGroup("g", 3, (Member("weight", 0, INDICES, "producer"),))
+    scores = Fisher(normalise="none").score(module, [group], context)["g"]
+    assert_allclose(scores, (weight[:, 0] ** 2 / 2).numpy(), rtol=0.1)
+
+
+def test_taylor_of_producers_where_it_is_asked_for() -> None:
+    # Weight 1 is the gate; asked for producers the score is that of the linear layer behind nothing at all.
+    module = nn.Sequential(nn.Linear(2, 3, bias=False), nn.BatchNorm1d(3, eps=0.0))
+    with torch.no_grad():
+        module[0].weight.copy_(torch.tensor([[1.0, 2.0], [0.5, 0.0], [3.0, -3.0]]))
+        module[1].bias.copy_(torch.tensor([10.0, 20.0, 30.0]))
+    members = (Member("0.weight", 0, INDICES, "producer"), Member("1.weight", 0, INDICES, "affine"),
+               Member("1.bias", 0, INDICES, "affine"))  # fmt: skip
+    group = ChannelGroup("g", 3, members)
+    context = ImportanceContext(batches=lambda: [torch.tensor([[1.0, 1.0]])], loss=plain_loss)
+    gates = Taylor(normalise="none").score(module, [group], context)["g"]
+    producers = Taylor(members="producers", normalise="none").score(module, [group], context)["g"]
+    assert_allclose(gates, [3 + 10, 0.5 + 20, 0 + 30], rtol=1e-6)
+    assert_allclose(producers, [3, 0.5, 0], rtol=1e-6, atol=1e-6)
 
 
 def test_predicts_the_change_of_a_linear_loss() -> None:

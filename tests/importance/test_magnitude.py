@@ -12,7 +12,7 @@ from edgeprune.errors import UsageError
 from edgeprune.graph.capture import capture
 from edgeprune.graph.groups import ChannelGroup, Member
 from edgeprune.importance.base import ImportanceContext, Random, tensors
-from edgeprune.importance.magnitude import L1, L2, BatchNormScale
+from edgeprune.importance.magnitude import L1, L2, BatchNormScale, Lamp
 from edgeprune.importance.reduction import MemberReduction
 
 ONE_EACH = np.arange(3, dtype=np.int64)[:, None]
@@ -69,6 +69,34 @@ def test_l2_is_the_euclidean_norm() -> None:
     assert_allclose(scores["g"], np.array([3, 2.5, 6]) / (11.5 / 3), rtol=1e-12)
 
 
+def test_lamp_is_the_share_of_what_is_no_smaller() -> None:
+    # Squared norms of the first producer: 25, 0, 100. The greatest is 1; 25 / 125; 0.
+    scores = Lamp().score(pair(), [group(FIRST, BIAS)], ImportanceContext())
+    assert_allclose(scores["g"], [25 / 125, 0, 1], rtol=1e-12)
+
+
+def test_lamp_gives_ties_the_same_score() -> None:
+    module = nn.Linear(1, 3, bias=False)
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([[2.0], [1.0], [-2.0]]))
+    scores = Lamp().score(module, [group(Member("weight", 0, ONE_EACH, "producer"))], ImportanceContext())
+    assert_allclose(scores["g"], [4 / 8, 1 / 9, 4 / 8], rtol=1e-12)
+
+
+def test_lamp_of_zeros_is_zero() -> None:
+    module = nn.Linear(2, 3)
+    nn.init.zeros_(module.weight)
+    scores = Lamp().score(module, [group(Member("weight", 0, ONE_EACH, "producer"))], ImportanceContext())
+    assert scores["g"].tolist() == [0, 0, 0]
+
+
+def test_half_precision_weights_are_summed_in_double() -> None:
+    module = nn.Linear(4096, 3, bias=False).to(torch.bfloat16)
+    nn.init.constant_(module.weight, 1.0)
+    scores = L1(normalise="none").score(module, [group(Member("weight", 0, ONE_EACH, "producer"))], ImportanceContext())
+    assert scores["g"].tolist() == [4096, 4096, 4096]
+
+
 def test_unit_of_several_indices_counts_them_all() -> None:
     # Units {0, 2} and {1, 1}: L1 of rows 7 + 14 and 0 + 0; L2 the root of the sum of squares, sqrt(25 + 100) and 0.
     member = Member("0.weight", 0, np.array([[0, 2], [1, 1]]), "producer")
@@ -95,6 +123,11 @@ def test_batch_norm_scale_is_the_absolute_scale() -> None:
     scores = BatchNormScale().score(pair(), [group(FIRST, BIAS, SCALE, SHIFT)], ImportanceContext(progress=said))
     assert_allclose(scores["g"], np.array([3, 1, 2]) / 2)
     assert said.lines == []
+
+
+def test_batch_norm_scale_takes_reduction_and_normalisation() -> None:
+    scores = BatchNormScale(normalise="max").score(pair(), [group(FIRST, SCALE)], ImportanceContext())
+    assert_allclose(scores["g"], np.array([3, 1, 2]) / 3)
 
 
 def test_batch_norm_scale_falls_back_to_l2_and_says_so() -> None:
