@@ -67,6 +67,16 @@ class Prunable:
         """What cannot be pruned, with the reason."""
         return self._groups[1]
 
+    def __repr__(self) -> str:
+        frozen = f", {len(self.frozen)} frozen" if self.frozen else ""
+        parameters = sum(parameter.numel() for parameter in self.module.parameters())
+        groups = f"{len(self.groups)} channel group{'' if len(self.groups) == 1 else 's'}"
+        return f"{type(self).__name__}({parameters:,} parameters, {groups}{frozen}{self._about()})"
+
+    def _about(self) -> str:
+        """What `repr` says more."""
+        return ""
+
     def cost(self) -> Cost:
         """Parameters, multiply-accumulates and peak activation memory at batch 1 (estimates)."""
         return cost_of(self.module)
@@ -194,6 +204,12 @@ class Pruned(Prunable):
         super().__init__(module, example_inputs, batch_dynamic=batch_dynamic, granularity=granularity)
         self.candidate = candidate
         self.verification = verification
+
+    def _about(self) -> str:
+        verified = (
+            "not verified" if self.verification is None else f"verified to {self.verification.relative_error:.1g}"
+        )
+        return f", candidate {self.candidate.id}, {verified}"
 
     def save(self, path: Path | str) -> None:
         """Write a `.pt2` file that `edgeprune.load` reads without the user's class and without pickle."""

@@ -16,7 +16,7 @@ __all__ = ["ChannelGroup", "Member", "find_groups"]
 Role = Literal["producer", "consumer", "affine"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Member:
     """One dimension of one parameter or buffer that belongs to a group.
 
@@ -30,8 +30,12 @@ class Member:
     indices: NDArray[np.int64]
     role: Role
 
+    def __repr__(self) -> str:
+        units, each = self.indices.shape
+        return f"Member({self.parameter!r}, dim {self.dim}, {self.role}, {units} units of {each})"
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ChannelGroup:
     """A set of tensor dimensions that can only shrink together. Frozen groups say why they cannot shrink."""
 
@@ -39,6 +43,10 @@ class ChannelGroup:
     units: int
     members: tuple[Member, ...]
     frozen: str | None = None
+
+    def __repr__(self) -> str:
+        frozen = "" if self.frozen is None else f", frozen: {self.frozen}"
+        return f"ChannelGroup({self.name!r}, {self.units} units, {len(self.members)} members{frozen})"
 
 
 Place = tuple[str, int]  # a parameter and one of its dimensions

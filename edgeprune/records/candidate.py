@@ -12,8 +12,10 @@ __all__ = ["SCHEMA", "Candidate"]
 
 SCHEMA = "edgeprune.candidate/1"
 
+_SHOWN = 3  # groups in the repr
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Candidate:
     """Per channel group the kept units (ascending indices), the dropped blocks, per weight a sparsity pattern.
 
@@ -23,6 +25,14 @@ class Candidate:
     kept: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     dropped_blocks: tuple[str, ...] = ()
     sparsity: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        parts = [f"{name} keeps {len(units)}" for name, units in self.kept.items()]
+        more = [f", {len(parts) - _SHOWN} more"] if len(parts) > _SHOWN else []
+        parts = [", ".join(parts[:_SHOWN]) + "".join(more)] if parts else []
+        parts += [f"{len(self.dropped_blocks)} blocks dropped"] if self.dropped_blocks else []
+        parts += [f"{len(self.sparsity)} weights sparse"] if self.sparsity else []
+        return f"Candidate({self.id}: {'; '.join(parts) or 'dense'})"
 
     @property
     def id(self) -> str:
