@@ -138,31 +138,38 @@ def parse_drop(text: str) -> Drop:
     return Drop(number, relative=unit == "%")
 
 
-def format_duration(ms: float) -> str:
-    """ "412.0 ns", "31.0 us", "0.412 ms", "1.250 s"."""
-    magnitude = abs(ms)
+def format_duration(ms: float, like: float | None = None) -> str:
+    """ "412.0 ns", "31.0 us", "0.412 ms", "1.250 s"; beside the value `like` in its unit, where they are near."""
+    magnitude = _magnitude(ms, like)
     if magnitude >= 999.9995:  # what three decimals round to 1000 ms is a second
         return f"{ms / 1000:.3f} s"
     if magnitude >= 0.09995 or ms == 0:
-        return f"{ms:.3f} ms"
+        return f"{ms:.3f} ms" if abs(ms) >= 0.09995 or ms == 0 else f"{ms:.4f} ms"
     if magnitude >= 0.99995e-3:
-        return f"{ms * 1e3:.1f} us" if magnitude >= 0.00995 else f"{ms * 1e3:.2f} us"  # three digits either way
+        return f"{ms * 1e3:.1f} us" if abs(ms) >= 0.00995 else f"{ms * 1e3:.2f} us"  # three digits either way
     return f"{ms * 1e6:.1f} ns"
 
 
-def format_size(size: float) -> str:
-    """Decimal units: "412 B", "3.21 MB"."""
+def format_size(size: float, like: float | None = None) -> str:
+    """Decimal units: "412 B", "3.21 MB"; beside the value `like` in its unit, where they are near."""
+    magnitude = _magnitude(size, like)
     for factor, name in ((1000**3, "GB"), (1000**2, "MB"), (1000, "kB")):
-        if abs(size) >= factor * (1 - 5e-6):
-            return f"{size / factor:.2f} {name}"
+        if magnitude >= factor * (1 - 5e-6):
+            return f"{size / factor:.{2 if abs(size) >= factor * (1 - 5e-6) else 3}f} {name}"
     return f"{size:.0f} B"
 
 
-def format_energy(mj: float) -> str:
-    """ "45.6 uJ", "12.3 mJ", "1.20 J"."""
-    if abs(mj) >= 999.5:
+def format_energy(mj: float, like: float | None = None) -> str:
+    """ "45.6 uJ", "12.3 mJ", "1.20 J"; beside the value `like` in its unit, where they are near."""
+    magnitude = _magnitude(mj, like)
+    if magnitude >= 999.5:
         return f"{mj / 1000:.2f} J"
-    return f"{mj:.3g} mJ" if abs(mj) >= 0.1 or mj == 0 else f"{mj * 1000:.3g} uJ"
+    return f"{mj:.3g} mJ" if magnitude >= 0.1 or mj == 0 else f"{mj * 1000:.3g} uJ"
+
+
+def _magnitude(value: float, like: float | None) -> float:
+    """What decides on the unit: a tenth of `like` still shows two digits in its unit."""
+    return abs(like) if like is not None and 0.1 <= abs(value) / (abs(like) or 1) < 1000 else abs(value)
 
 
 def _absolute(text: str, kind: Kind) -> float:

@@ -278,3 +278,20 @@ def test_any_text_is_read_or_refused_with_a_unit_error(text: str) -> None:
         except UnitError:
             continue
         assert 0 < value < math.inf
+
+
+@pytest.mark.parametrize(
+    ("shown", "text"),
+    [
+        (units.format_duration(250.0, 1500.0), "0.250 s"),
+        (units.format_duration(1500.0, 250.0), "1500.000 ms"),
+        (units.format_duration(1500.0, 0.25), "1.500 s"),
+        (units.format_duration(0.05, 0.3), "0.0500 ms"),
+        (units.format_duration(0.02, 0.3), "20.0 us"),  # too far from each other for one unit
+        (units.format_size(250_000.0, 1_000_000.0), "0.250 MB"),
+        (units.format_size(50_000.0, 1_000_000.0), "50.00 kB"),
+        (units.format_energy(250.0, 1500.0), "0.25 J"),
+    ],
+)
+def test_figures_beside_each_other_have_one_unit(shown: str, text: str) -> None:
+    assert shown == text

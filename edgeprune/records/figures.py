@@ -70,10 +70,10 @@ def figures_of(measurement: Measurement | None, artifact: Artifact | None, accur
     return figures
 
 
-def format_figure(name: str, value: float) -> str:
-    """A figure's value with its unit: "0.412 ms", "3.21 MB", "96.20 %"."""
+def format_figure(name: str, value: float, like: float | None = None) -> str:
+    """A figure's value with its unit: "0.412 ms", "3.21 MB", "96.20 %"; in that of `like`, where the two are near."""
     if name == "accuracy":
         return f"{value:.2%}".replace("%", " %")
     if name in ("peak_memory", "size"):
-        return units.format_size(value)
-    return units.format_energy(value) if name == "energy" else units.format_duration(value)
+        return units.format_size(value, like)
+    return units.format_energy(value, like) if name == "energy" else units.format_duration(value, like)

@@ -1,8 +1,8 @@
 """A run's result as plain text: dense and pruned side by side, the budget's limits, and what was reachable.
 
-figure           dense                            pruned                            change
-accuracy         97.30 %                          96.40 %                           -0.90 pp
-latency p50      0.520 ms (<= 0.527 ms) measured  0.290 ms (<= 0.295 ms) measured   0.558 x
+figure           dense                               pruned                              change
+accuracy         97.30 % measured                    96.40 % measured                    -0.90 pp
+latency p50      0.520 ms (up to 0.527 ms) measured  0.290 ms (up to 0.295 ms) measured  0.558 x
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from edgeprune.report import measured_on
 __all__ = ["render"]
 
 _ALWAYS = ("accuracy", "latency.p50", "latency.p95", "peak_memory", "size", "energy")
+_UP_TO = "(up to: the upper end of the 95 % confidence interval, of memory with the spread between workers)"
 _TITLES = {
     "accepted": "ACCEPTED: every limit of the budget is met by measurement",
     "infeasible": "INFEASIBLE",
@@ -53,10 +54,11 @@ def _figures(result: Result) -> list[str]:
         header = ["figure", "dense"]
     rows = [header]
     limited = [limit.figure for limit in result.budget.limits]
-    for name in dict.fromkeys((*_ALWAYS, *limited)):
+    names = tuple(dict.fromkeys((*_ALWAYS, *limited)))
+    for name in names:
         row = [name.replace("latency.", "latency "), _cell(name, result.dense)]
         if pruned and best is not None:
-            row += [_cell(name, best), _change(name, result.dense, best)]
+            row += [_cell(name, best, beside=result.dense), _change(name, result.dense, best)]
         rows.append(row)
     for name in ("params", "macs"):
         dense_cost, best_cost = (trial.details.get(name) if trial else None for trial in (result.dense, best))
@@ -65,7 +67,8 @@ def _figures(result: Result) -> list[str]:
             if pruned and isinstance(best_cost, int):
                 row += [f"{best_cost:,} counted", f"{best_cost / dense_cost:.3f} x" if dense_cost else ""]
             rows.append(row)
-    return [*_table(rows), *_missing(result.dense if best is None else best)]
+    notes = [_UP_TO] if any("(up to " in cell for row in rows for cell in row) else []
+    return [*_table(rows), *notes, *_missing(names, result.dense if best is None else best, result.message)]
 
 
 def _measured_on(result: Result) -> list[str]:
@@ -73,23 +76,28 @@ def _measured_on(result: Result) -> list[str]:
     return measured_on.of_run(where) if isinstance(where, Mapping) else []
 
 
-def _missing(trial: Trial) -> list[str]:
-    """Why a figure has no value; a line each, for the reasons are long."""
+def _missing(names: Sequence[str], trial: Trial, said: str) -> list[str]:
+    """Why a figure has no value, where that is not said already; a line each, for the reasons are long."""
     return [
         f"missing {name}: {figure.missing}"
-        for name in _ALWAYS
-        if (figure := trial.figures.get(name)) is not None and figure.value is None and figure.missing
+        for name in names
+        if (figure := trial.figures.get(name)) is not None
+        and figure.value is None
+        and figure.missing
+        and figure.missing not in said
     ]
 
 
-def _cell(name: str, trial: Trial) -> str:
+def _cell(name: str, trial: Trial, beside: Trial | None = None) -> str:
     figure = trial.figures.get(name)
     if figure is None or figure.value is None:
         return "missing"
-    text = format_figure(name, figure.value)
-    upper = text if figure.upper is None else format_figure(name, figure.upper)
+    other = None if beside is None else beside.figures.get(name)
+    like = figure.value if other is None or other.value is None else other.value
+    text = format_figure(name, figure.value, like)
+    upper = text if figure.upper is None else format_figure(name, figure.upper, like)
     if upper != text:
-        text += f" (<= {upper})"
+        text += f" (up to {upper})"
     return f"{text} {figure.kind}"
 
 
@@ -115,7 +123,6 @@ def _limit(entry: LimitCheck, binding: bool) -> list[str]:
     name = entry.limit.figure
     relation = ">=" if entry.limit.is_accuracy else "<="
     bound = "?" if entry.bound is None else f"{relation} {format_figure(name, entry.bound)}"
-    worst = entry.value if entry.upper is None else entry.upper
     if entry.headroom is None:
         headroom = ""
     else:
@@ -123,14 +130,25 @@ def _limit(entry: LimitCheck, binding: bool) -> list[str]:
         if entry.limit.is_accuracy and entry.value is not None and entry.bound is not None:
             headroom = f"{(entry.value - entry.bound) * 100:+.2f} pp"
     state = entry.state.value.upper() if entry.state is not State.MET else entry.state.value
-    notes = [note for note in (entry.reason, "the binding limit" if binding else "") if note]
+    reason = "" if entry.value is None else entry.reason  # why a figure is missing is said with the figures
+    notes = [note for note in (reason, "the binding limit" if binding else "") if note]
     return [
         f"{entry.limit.metric} {entry.limit.text}",
         bound,
-        "" if worst is None else format_figure(name, worst),
+        _worst(entry),
         headroom,
         state + (f" ({'; '.join(notes)})" if notes else ""),
     ]
+
+
+def _worst(entry: LimitCheck) -> str:
+    """What the limit is held against: the upper bound of the value where there is one."""
+    if entry.value is None:
+        return "missing"
+    name = entry.limit.figure
+    if entry.upper is None or entry.upper == entry.value:
+        return format_figure(name, entry.value, entry.bound)
+    return f"up to {format_figure(name, entry.upper, entry.bound)}"
 
 
 def _reachable(result: Result) -> list[str]:

@@ -73,11 +73,11 @@ def test_dense_and_pruned_stand_side_by_side() -> None:
     assert line(text, "accuracy ") == ["accuracy", "97.30 % measured", "96.55 % measured", "-0.75 pp"]
     assert line(text, "latency p50") == [
         "latency p50",
-        "0.500 ms (<= 0.510 ms) measured",
-        "0.250 ms (<= 0.270 ms) measured",
+        "0.500 ms (up to 0.510 ms) measured",
+        "0.250 ms (up to 0.270 ms) measured",
         "0.500 x",
     ]
-    assert line(text, "size  ") == ["size", "1.00 MB measured", "250.00 kB measured", "0.250 x"]
+    assert line(text, "size  ") == ["size", "1.00 MB measured", "0.250 MB measured", "0.250 x"]
     assert line(text, "macs") == ["macs", "4,000,000 counted", "1,000,000 counted", "0.250 x"]
 
 
@@ -105,6 +105,25 @@ def test_what_was_measured_on_is_said() -> None:
     assert "measured on" not in render(result(PRUNED))  # of an earlier version
 
 
+def test_why_a_figure_is_missing_is_said_once() -> None:
+    budget = Budget.parse({"energy": "1mJ", "latency": {"p99": "1ms"}})
+    figures = {**PRUNED.figures, "latency.p99": Figure(None, missing="needs 662 runs")}
+    trial = replace(PRUNED, figures=figures)
+    check = budget.check(figures, figures)
+    for message in ("No candidate meets the budget.", "limits that cannot be measured: no power sensor"):
+        text = render(result(trial, "infeasible", message=message, budget=budget, check=check))
+        assert text.count("no power sensor") == 1
+        assert text.count("needs 662 runs") == 1
+        assert line(text, "energy 1mJ") == ["energy 1mJ", "<= 1 mJ", "missing", "UNKNOWN"]
+
+
+def test_the_brackets_are_explained_where_there_are_some() -> None:
+    assert "(up to: the upper end of the 95 % confidence interval" in render(result(PRUNED))
+    exact = {name: replace(figure, upper=figure.value) for name, figure in PRUNED.figures.items()}
+    dense, best = replace(DENSE, figures=exact), replace(PRUNED, figures=exact)
+    assert "up to" not in render(result(PRUNED, dense=dense, best=best, check=BUDGET.check(exact, exact)))
+
+
 def test_what_the_device_could_not_run_is_named() -> None:
     text = render(result(PRUNED, ruled_out=((5, "it crashed the runtime, twice: signal 11"),)))
     assert "ruled out: trial 5: it crashed the runtime, twice: signal 11" in text.splitlines()
@@ -117,7 +136,7 @@ def test_an_estimate_is_called_one() -> None:
 
 def test_limits_have_headroom_and_the_binding_one_is_named() -> None:
     text = render(result(PRUNED))
-    row = ["latency.p50 60% of dense", "<= 0.300 ms", "0.270 ms", "+10.0%", "met (the binding limit)"]
+    row = ["latency.p50 60% of dense", "<= 0.300 ms", "up to 0.270 ms", "+10.0%", "met (the binding limit)"]
     assert line(text, "latency.p50") == row
     assert line(text, "size 500kB") == ["size 500kB", "<= 500.00 kB", "250.00 kB", "+50.0%", "met"]
     # 62 % of the allowed drop is unused, but only 10 % of the latency: that binds.
