@@ -218,6 +218,32 @@ def test_a_generator_that_raises_in_the_middle_is_guarded(tmp_path: Path) -> Non
         next(batches)
 
 
+def test_a_file_that_ends_the_program_when_it_is_imported_is_the_users_error(tmp_path: Path) -> None:
+    path = write(tmp_path, before="import sys\nsys.exit(0)\n")
+    with pytest.raises(TaskError, match=r"task\.py cannot be imported: SystemExit: 0") as caught:
+        load(tmp_path)
+    assert caught.value.exit_code == 2
+    assert line_of(path, "sys.exit(0)") in caught.value.message
+    (tmp_path / "tasks.py").write_text("raise SystemExit('bye')\n")
+    with pytest.raises(TaskError, match="tasks cannot be imported: SystemExit: bye"):
+        load_task("tasks:Mine", tmp_path)
+
+
+@pytest.mark.parametrize("part", ["__init__", "model", "evaluate", "train_batches"])
+def test_a_part_that_ends_the_program_is_the_users_error(tmp_path: Path, part: str) -> None:
+    generator = "\n    yield" if part == "train_batches" else ""
+    path = write(tmp_path, **{part: f"def {part}(self, *arguments):\n    raise SystemExit(0){generator}"})
+
+    def use() -> None:
+        task = load(tmp_path)
+        task.evaluate(task.model())
+        list(task.train_batches())
+
+    with pytest.raises(TaskError, match=r"raised SystemExit: 0") as caught:
+        use()
+    assert line_of(path, "raise SystemExit(0)") in caught.value.message
+
+
 def test_an_interrupt_passes_through(tmp_path: Path) -> None:
     write(tmp_path, evaluate="def evaluate(self, model): raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
