@@ -13,6 +13,7 @@ from edgeprune.errors import UsageError
 
 if TYPE_CHECKING:
     from edgeprune.graph.captured import Captured
+    from edgeprune.graph.selection import Compare
     from edgeprune.pipeline.task import CheckedTask
     from edgeprune.records.budget import BudgetCheck
     from edgeprune.records.figures import Figures
@@ -31,10 +32,31 @@ _SOURCE = "SOURCE is a captured model (.pt2), a task (task.py:Class), or a proje
     type=click.FloatRange(0, 1, max_open=True),
     default=0.5,
     show_default=True,
-    help="The share of the channels of every group that is removed.",
+    help="The share of the channels that is removed.",
 )
-@click.option("--importance", default="l2", show_default=True, help="l1, l2, bn_scale, taylor, random, or a plug-in.")
-@click.option("--round-to", type=click.IntRange(min=1), default=1, show_default=True, help="Of widths.")
+@click.option(
+    "--importance",
+    default="l2",
+    show_default=True,
+    help="apoz, bn_scale, fisher, fpgm, l1, l2, lamp, random, taylor, wanda, or a plug-in; with parameters "
+    "l1:members=all,reduce=max,normalise=none.",
+)
+@click.option(
+    "--compare",
+    type=click.Choice(["layer", "global", "isomorphic"]),
+    default="layer",
+    show_default=True,
+    help="Channels compete within their layer, with all others, or with those of layers of the same structure.",
+)
+@click.option("--ignore", multiple=True, metavar="PATTERN", help='Layers that keep their outputs: "*.fc*"; repeatable.')
+@click.option("--min-width", type=click.IntRange(min=1), default=1, show_default=True, help="Channels that stay.")
+@click.option("--min-share", type=click.FloatRange(0, 1), default=0.0, help="Share of each layer that stays.")
+@click.option(
+    "--round-to",
+    multiple=True,
+    metavar="[PATTERN=]N",
+    help="Widths are multiples of so many channels; for some layers: stage1.*=16. Repeatable, the first that fits.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--onnx", type=click.Path(path_type=Path), help="Export the pruned model there as well.")
 @click.option("--groups", is_flag=True, help="Only show the channel groups, and why frozen ones are.")
@@ -45,19 +67,24 @@ def prune_command(
     output: Path | None,
     ratio: float,
     importance: str,
-    round_to: int,
+    compare: Compare,
+    ignore: tuple[str, ...],
+    min_width: int,
+    min_share: float,
+    round_to: tuple[str, ...],
     seed: int,
     onnx: Path | None,
     groups: bool,
     json_output: bool,
 ) -> None:
-    """Remove a share of all channels of SOURCE, verify the result, and save it; nothing is trained or measured."""
+    """Remove a share of the channels of SOURCE, verify the result, and save it; nothing is trained or measured."""
     from edgeprune.pipeline.prune import check_request, prune
 
+    multiples = _multiples(round_to)
     if output is None and not groups:
         raise UsageError("where shall the pruned model go?", hint="name a file: --output small.pt2")
     if output is not None and not groups:
-        check_request(output, onnx, importance=importance, round_to=round_to)
+        check_request(output, onnx, importance=importance, round_to=multiples)
     with open_progress() as progress:
         with progress.step("capturing the model"):
             captured, task = _captured(source)
@@ -69,7 +96,11 @@ def prune_command(
                 output,
                 ratio=ratio,
                 importance=importance,
-                round_to=round_to,
+                compare=compare,
+                ignored=ignore,
+                min_width=min_width,
+                min_share=min_share,
+                round_to=multiples,
                 seed=seed,
                 export_to=onnx,
                 task=task,
@@ -157,6 +188,18 @@ def measure_command(
     if not measurement.outcome.is_result:
         return 3
     return {"met": 0, "violated": 1, "unknown": 3}[check.state.value]
+
+
+def _multiples(options: tuple[str, ...]) -> dict[str, int]:
+    """Of "stage1.*=16" and "8" the multiples by pattern; a bare number is for what no pattern fits."""
+    multiples: dict[str, int] = {}
+    for option in sorted(options, key=lambda option: "=" not in option):
+        pattern, _, number = option.rpartition("=")
+        if not (number.isdecimal() and int(number)):
+            hint = "give a number of channels from 1, or one for some layers: --round-to 8, --round-to 'stage1.*=16'"
+            raise UsageError(f"--round-to {option!r} is no multiple", hint=hint)
+        multiples.setdefault(pattern or "*", int(number))
+    return multiples
 
 
 def _captured(source: str) -> tuple[Captured, CheckedTask | None]:

@@ -49,8 +49,7 @@ def kept_units(
     kept: dict[str, tuple[int, ...]] = {}
     for rivals in _rivals(module, free, compare):
         for group, wanted in zip(rivals, _wanted(rivals, scores, least, ratio), strict=True):
-            step = steps[group.name]
-            width = max(round(wanted / step) * step, least[group.name])
+            width = max(_nearest(wanted, steps[group.name], group.units), least[group.name])
             if width < group.units:
                 best = np.argsort(-scores[group.name], kind="stable")[:width]
                 kept[group.name] = tuple(np.sort(best).tolist())
@@ -157,6 +156,12 @@ def _least(group: ChannelGroup, step: int, min_width: int, min_share: float) -> 
     """The narrowest width in units: never none, a multiple of the step or the full width."""
     units = max(1, math.ceil(min_width / channels_per_unit(group)), math.ceil(group.units * min_share - 1e-9))
     return min(math.ceil(units / step) * step, group.units)
+
+
+def _nearest(wanted: float, step: int, units: int) -> int:
+    """The multiple of the step that is nearest, or the full width where that is nearer still."""
+    multiple = round(wanted / step) * step
+    return units if abs(units - wanted) < abs(multiple - wanted) else multiple
 
 
 def _rivals(module: GraphModule, groups: list[ChannelGroup], compare: Compare) -> list[list[ChannelGroup]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from edgeprune.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from edgeprune.graph.captured import Captured
+    from edgeprune.graph.selection import Compare
     from edgeprune.pipeline.task import CheckedTask
 
 __all__ = ["SCHEMA", "check_request", "prune"]
@@ -23,17 +25,22 @@ def prune(
     *,
     ratio: float,
     importance: str = "l2",
-    round_to: int = 1,
+    compare: Compare = "layer",
+    ignored: Sequence[str] = (),
+    min_width: int = 1,
+    min_share: float = 0.0,
+    round_to: int | Mapping[str, int] = 1,
     seed: int = 0,
     export_to: str | Path | None = None,
     task: CheckedTask | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
-    """Remove the share `ratio` of the units of every group, verify, write the `.pt2` and, if asked, the artifact.
+    """Remove the share `ratio` of the units, verify, write the `.pt2` and, if asked, the artifact.
 
-    `task` gives the training data that importances with gradients need. Returns a plain mapping: candidate, groups with
-    units before and after, params, macs, peak activation bytes before and after, the verification's relative error,
-    and the paths. Raises UsageError, TaskError, VerificationError, ParityError, StorageError.
+    Which units is said as for `Captured.select`; `task` gives the data that some importances need. Returns a plain
+    mapping: candidate, groups with units before and after, params, macs, peak activation bytes before and after, the
+    verification's relative error, and the paths. Raises UsageError, TaskError, VerificationError, ParityError,
+    StorageError.
     """
     from edgeprune.importance.base import ImportanceContext
     from edgeprune.pipeline.export import export
@@ -48,7 +55,16 @@ def prune(
         progress=progress,
     )
     with progress.step("prune and verify"):
-        candidate = captured.uniform(ratio, importance, round_to=round_to, seed=seed, context=context)
+        candidate = captured.select(
+            ratio,
+            importance=importance,
+            compare=compare,
+            ignored=ignored,
+            min_width=min_width,
+            min_share=min_share,
+            round_to=round_to,
+            context=context,
+        )
         pruned = captured.prune(candidate)
     pruned.save(output)
     artifact = None
@@ -60,7 +76,11 @@ def prune(
         "schema": SCHEMA,
         "ratio": ratio,
         "importance": importance,
-        "round_to": round_to,
+        "compare": compare,
+        "ignored": list(ignored),
+        "min_width": min_width,
+        "min_share": min_share,
+        "round_to": {"*": round_to} if isinstance(round_to, int) else dict(round_to),
         "seed": seed,
         "candidate": candidate.id,
         "groups": [
@@ -79,13 +99,13 @@ def prune(
 
 
 def check_request(
-    output: Path, export_to: str | Path | None = None, *, importance: str = "l2", round_to: int = 1
+    output: Path, export_to: str | Path | None = None, *, importance: str = "l2", round_to: int | Mapping[str, int] = 1
 ) -> None:
     """Refuse what can be refused before there is a model: names of files, their folders, settings; UsageError."""
     from edgeprune import registry
     from edgeprune.pipeline.export import check_folder
 
-    registry.check("importances", registry.split(importance)[0])
+    registry.create("importances", importance)
     if output.suffix != ".pt2":
         hint = f"name it {output.with_suffix('.pt2').name}"
         raise UsageError(f"{output.name}: the pruned model is written as a .pt2 file", hint=hint)
@@ -99,5 +119,6 @@ def check_request(
                 hint=f"endings: {', '.join('.' + name for name in formats)}",
             )
         check_folder(Path(export_to))
-    if round_to < 1:
-        raise UsageError(f"widths cannot be rounded to multiples of {round_to}", hint="1 does not round")
+    for channels in [round_to] if isinstance(round_to, int) else round_to.values():
+        if channels < 1:
+            raise UsageError(f"widths cannot be rounded to multiples of {channels}", hint="1 does not round")

@@ -12,9 +12,11 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 from edgeprune.cli.main import run_cli
-from edgeprune.graph.storage import load
+from edgeprune.graph.capture import capture
+from edgeprune.graph.storage import load, save
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> Any:
@@ -35,6 +37,45 @@ def test_prune_halves_a_saved_model(saved_model: Path, tmp_path: Path, capsys: p
     x = torch.randn(3, 6)
     (actual,) = onnxruntime.InferenceSession(onnx).run(None, {_input(onnx): x.numpy()})
     np.testing.assert_allclose(actual, module(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_prune_takes_comparison_exceptions_and_multiples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    wide, narrow, kept, last = nn.Linear(6, 32), nn.Linear(32, 16), nn.Linear(16, 8), nn.Linear(8, 4)
+    with torch.no_grad():
+        wide.weight.mul_(0.001)
+    model = nn.Sequential(wide, nn.ReLU(), narrow, nn.ReLU(), kept, nn.ReLU(), last)
+    save(capture(model, (torch.randn(2, 6),)), tmp_path / "model.pt2")
+    monkeypatch.chdir(tmp_path)
+    options = ["--importance", "l1:normalise=none", "--compare", "global", "--ignore", "4", "--min-share", "0.25"]
+    command = ["prune", "model.pt2", "-o", "small.pt2", *options, "--round-to", "6", "--round-to", "2=5", "--json"]
+    assert run_cli(command) == 0
+    report = printed(capsys)
+    # 24 of the 48 units shall go. A quarter of the first layer stays, rounded up: 12, so 20 go there and 4 of the
+    # second, whose 12 are rounded to 10.
+    assert [(g["name"], g["units"], g["kept"]) for g in report["groups"]] == [("0", 32, 12), ("2", 16, 10), ("4", 8, 8)]
+    assert (report["compare"], report["ignored"], report["round_to"]) == ("global", ["4"], {"2": 5, "*": 6})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--round-to", "0"], "--round-to '0' is no multiple"),
+        (["--round-to", "fc=x"], "--round-to 'fc=x' is no multiple"),
+        (["--round-to", "fc=8"], "round_to: nothing is named like 'fc'"),
+        (["--ignore", "fc"], "ignored: nothing is named like 'fc'"),
+        (["--compare", "all"], "Invalid value for '--compare'"),
+        (["--importance", "l1:reduce=add"], "reduce cannot be 'add'"),
+    ],
+)
+def test_a_wrong_selection_is_refused(
+    options: list[str], message: str, saved_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(["prune", str(saved_model), "-o", str(tmp_path / "x.pt2"), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "x.pt2").exists()
 
 
 def test_prune_says_in_words_what_it_did(saved_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,6 +121,12 @@ def test_round_to() -> None:
     assert widths(CHAIN, chain(0.3, round_to=100)) == {"a": 4, "b": 8, "c.0": 6}
 
 
+def test_full_width_is_a_multiple_too() -> None:
+    assert chain(0.0, round_to=5) == {}
+    assert widths(CHAIN, chain(0.1, round_to=5)) == {"a": 4, "b": 8, "c.0": 5}  # of 3.6, 7.2 and 5.4
+    assert widths(CHAIN, chain(0.2, round_to=5)) == {"a": 4, "b": 5, "c.0": 5}  # of 3.2, 6.4 and 4.8
+
+
 def test_round_to_per_pattern_the_first_that_fits() -> None:
     assert widths(CHAIN, chain(0.5, round_to={"c.*": 6, "[ac]*": 4})) == {"a": 4, "b": 4, "c.0": 6}
     assert widths(CHAIN, chain(0.5, round_to={"b.weight": 3})) == {"a": 2, "b": 3, "c.0": 3}
