@@ -259,18 +259,24 @@ def _prune_lines(report: dict[str, Any]) -> list[str]:
 def _measurement_lines(measurement: Measurement, figures: Figures, check: BudgetCheck) -> list[str]:
     from edgeprune.records.figures import format_figure
     from edgeprune.report.measured_on import of_provenance
+    from edgeprune.report.text import UP_TO
 
     lines = [f"outcome: {measurement.outcome.value}" + (f": {measurement.message}" if measurement.message else "")]
     for name, figure in figures.items():
         if figure.value is None:
             lines.append(f"{name}: missing: {figure.missing}")
             continue
-        bound = f" (95 % upper bound {format_figure(name, figure.upper)})" if figure.upper is not None else ""
+        exact = figure.upper is None or figure.upper == figure.value
+        bound = "" if exact else f" (up to {format_figure(name, figure.upper or 0.0, figure.value)})"
         lines.append(f"{name}: {format_figure(name, figure.value)}{bound}")
+    if any("(up to " in line for line in lines):
+        lines.append(UP_TO)
     if measurement.provenance is not None:
         lines.append(of_provenance(measurement.provenance))
     lines += [f"warning: {warning}" for warning in measurement.warnings]
     for entry in check.limits:
-        reason = f": {entry.reason}" if entry.reason else ""
+        found = figures.get(entry.limit.figure)
+        said = found is not None and found.missing == entry.reason  # above
+        reason = f": {'missing' if said else entry.reason}" if entry.reason else ""
         lines.append(f"limit {entry.limit.metric} {entry.limit.text}: {entry.state.value}{reason}")
     return lines

@@ -18,10 +18,10 @@ from edgeprune.records.result import Result
 from edgeprune.records.trial import Trial
 from edgeprune.report import measured_on
 
-__all__ = ["render"]
+__all__ = ["UP_TO", "render"]
 
 _ALWAYS = ("accuracy", "latency.p50", "latency.p95", "peak_memory", "size", "energy")
-_UP_TO = "(up to: the upper end of the 95 % confidence interval, of memory with the spread between workers)"
+UP_TO = "(up to: the upper end of the 95 % confidence interval, of memory with the spread between workers)"
 _TITLES = {
     "accepted": "ACCEPTED: every limit of the budget is met by measurement",
     "infeasible": "INFEASIBLE",
@@ -67,7 +67,7 @@ def _figures(result: Result) -> list[str]:
             if pruned and isinstance(best_cost, int):
                 row += [f"{best_cost:,} counted", f"{best_cost / dense_cost:.3f} x" if dense_cost else ""]
             rows.append(row)
-    notes = [_UP_TO] if any("(up to " in cell for row in rows for cell in row) else []
+    notes = [UP_TO] if any("(up to " in cell for row in rows for cell in row) else []
     return [*_table(rows), *notes, *_missing(names, result.dense if best is None else best, result.message)]
 
 

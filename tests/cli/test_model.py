@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from edgeprune.cli.main import run_cli
+from edgeprune.units import format_size
 from edgeprune.graph.capture import capture
 from edgeprune.graph.storage import load, save
 
@@ -225,6 +226,16 @@ def test_what_was_measured_on_is_said_and_a_foreign_profile_refused(
     err = capsys.readouterr().err
     assert "local is not a device of the profile 'board'" in err
     assert "--target ssh://user@host" in err
+
+
+def test_what_is_exact_or_missing_is_said_once(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["measure", str(artifact), "--max-energy", "1J"]) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert f"size: {format_size(artifact.stat().st_size)}" in lines
+    (median,) = [line for line in lines if line.startswith("latency.p50: ")]
+    assert "(up to " in median
+    assert sum("no power sensor" in line for line in lines) == 1
+    assert "limit energy 1J: unknown: missing" in lines
 
 
 def test_an_energy_that_no_sensor_measures_is_unknown_and_no_success(
