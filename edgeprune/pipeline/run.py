@@ -111,6 +111,7 @@ def run(
             scores,
             round_to=project.search.round_to or profile.alignment,
             min_width=project.search.min_width,
+            ignored=project.search.ignored,
         )
         evaluate = Trials(
             captured,

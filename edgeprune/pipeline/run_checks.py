@@ -31,12 +31,9 @@ def check_settings(project: Project, run_dir: Path | None, *, resume: bool) -> N
     """
     budget = effective_budget(project, load_profile(project.device.profile))
     target_of(project)
-    for kind, name in (
-        ("strategies", project.search.strategy),
-        ("importances", registry.split(project.search.importance)[0]),
-        ("exporters", project.export.format),
-    ):
+    for kind, name in (("strategies", project.search.strategy), ("exporters", project.export.format)):
         registry.check(kind, name)
+    registry.create("importances", project.search.importance)  # its parameters are its own to judge
     if run_dir is not None:
         Journal.check(run_dir.absolute(), run_settings(project, budget), resume=resume)
 
@@ -61,7 +58,11 @@ def run_settings(project: Project, budget: Budget) -> dict[str, Any]:
     return {
         "budget": budget.to_json(),
         "device": {"profile": project.device.profile, "target": project.device.target},
-        "search": {name: value for name, value in asdict(project.search).items() if name != "max_trials"},
+        "search": {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(project.search).items()
+            if name != "max_trials"
+        },
         "recovery": asdict(project.recovery),
         "export": asdict(project.export),
     }

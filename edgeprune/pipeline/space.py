@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgeprune import atomic, registry
 from edgeprune.errors import DamagedError, UsageError
-from edgeprune.graph.selection import channels_per_unit
+from edgeprune.graph.selection import channels_per_unit, ignored_groups
 from edgeprune.importance.base import Importance, ImportanceContext, Scores
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records.candidate import Candidate
@@ -31,9 +31,15 @@ _BYTES = 4  # of a parameter, float32
 
 
 def search_space(
-    captured: Captured, scores: Mapping[str, NDArray[np.float64]], *, round_to: int, min_width: int
+    captured: Captured,
+    scores: Mapping[str, NDArray[np.float64]],
+    *,
+    round_to: int,
+    min_width: int,
+    ignored: Sequence[str] = (),
 ) -> SearchSpace:
-    """All prunable groups of the graph; widths count units, `round_to` and `min_width` count channels."""
+    """All prunable groups of the graph but those `ignored`; `round_to` and `min_width` count channels, not units."""
+    whole = ignored_groups(captured.module, captured.groups, ignored)
     groups = tuple(
         GroupSpace(
             name=group.name,
@@ -42,6 +48,7 @@ def search_space(
             widths=widths(group.units, channels_per_unit(group), round_to, min_width),
         )
         for group in captured.groups
+        if group.name not in whole
     )
     dense = captured.cost()
     cache: dict[str, Mapping[str, float]] = {}

@@ -35,7 +35,11 @@ class DeviceSettings:
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
-    """How to search. `round_to` None means the profile's alignment; no group gets narrower than `min_width`."""
+    """How to search. `round_to` None means the profile's alignment; no group gets narrower than `min_width`.
+
+    `importance` is a name, with parameters "l1:members=all,reduce=max"; `ignored` are patterns of layers that keep
+    their output channels.
+    """
 
     strategy: str = "uniform"
     importance: str = "l2"
@@ -43,6 +47,7 @@ class SearchSettings:
     round_to: int | None = None
     min_width: int = 8
     max_trials: int = 40
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from edgeprune import registry
-from edgeprune.errors import did_you_mean
+from edgeprune.errors import UsageError, did_you_mean
 from edgeprune.records.budget_field import BudgetLimits
-from edgeprune.records.fields import Count, Field, Number, Registered, Schema, Table, Text
+from edgeprune.records.fields import Count, Field, ListOf, Number, Registered, Schema, Table, Text
 from edgeprune.records.profile_reader import is_path, profile_names
 from edgeprune.records.project import DeviceSettings, ExportSettings, Project, SearchSettings
 from edgeprune.records.recovery import FineTuneSettings
@@ -62,6 +62,50 @@ class _Checked:
     def schema(self) -> Schema:
         """A string."""
         return Text().schema()
+
+
+@dataclass(frozen=True, slots=True)
+class _WithParameters:
+    """A name of an extension point, alone or with parameters: l1, "l1:reduce=sum" or {name: l1, reduce: sum}.
+
+    Read as text, the second form; nothing is imported, so what the parameters mean is seen where it is made.
+    """
+
+    point: str
+
+    def read(self, entry: Entry) -> str:
+        """The text."""
+        if isinstance(entry.content, dict):
+            if "name" not in entry.content:
+                raise entry.error("the key 'name' is missing", hint="write it like {name: l1, reduce: sum}")
+            value = Text("reduce: sum", r"[^\s,=:]+")
+            parts = [f"{key}={value.read(child)}" for key, child in entry.content.items() if key != "name"]
+            name = Registered(self.point).read(entry.content["name"])
+            return f"{name}:{','.join(parts)}" if parts else name
+        if not isinstance(entry.content, str):
+            return Registered(self.point).read(entry)
+        try:
+            name, _ = registry.split(entry.content)
+        except UsageError as error:
+            raise entry.error(str(error), hint=error.hint) from error
+        Registered(self.point).read(replace(entry, content=name, written=name))
+        return entry.content
+
+    def schema(self) -> Schema:
+        """A string or an object, with the names that are installed now."""
+        names = registry.names(self.point)
+        parameters = {"type": "string", "pattern": r"^[^\s,=:]+$"}
+        return {
+            "anyOf": [
+                {"type": "string", "pattern": f"^({'|'.join(names)})(:.+)?$"},
+                {
+                    "type": "object",
+                    "properties": {"name": {"enum": list(names)}},
+                    "required": ["name"],
+                    "additionalProperties": parameters,
+                },
+            ]
+        }
 
 
 def _task(text: str, entry: Entry) -> str:
@@ -131,10 +175,11 @@ PROJECT = Table(
             SearchSettings,
             {
                 "strategy": Field(Registered("strategies")),
-                "importance": Field(Registered("importances")),
+                "importance": Field(_WithParameters("importances")),
                 "seed": Field(Count(0)),
                 "round_to": Field(Count()),
                 "min_width": Field(Count()),
+                "ignored": Field(ListOf(Text("head.*"))),
                 "max_trials": Field(Count()),
             },
         ),

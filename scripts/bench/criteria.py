@@ -90,7 +90,7 @@ def figures(task: Cifar10, dense: Captured, candidate: Candidate, seed: int) -> 
         "accuracy": task.evaluate(pruned.module),
     }
     with reproducible(seed):
-        reestimate(pruned.module, task.train_batches(), task.loss)
+        reestimate(pruned.module, task.train_batches(), task.loss, max_batches=20)
     return found | {"reestimated_accuracy": task.evaluate(pruned.module)}
 
 

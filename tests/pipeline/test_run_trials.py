@@ -229,6 +229,13 @@ def test_the_estimate_is_the_cost_of_the_pruned_graph(captured: Captured, half: 
     assert widest.keep(4) == tuple(range(widest.units - 4, widest.units))
 
 
+def test_ignored_layers_are_not_searched(captured: Captured) -> None:
+    scores = {group.name: np.arange(group.units, dtype=float) for group in captured.groups}
+    first, *others = (group.name for group in captured.groups)
+    space = search_space(captured, scores, round_to=1, min_width=1, ignored=[first])
+    assert [group.name for group in space.groups] == others != []
+
+
 def test_importance_is_computed_once_and_kept(captured: Captured, task: CheckedTask, tmp_path: Path) -> None:
     path = tmp_path / "importance.json"
 

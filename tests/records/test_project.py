@@ -37,7 +37,8 @@ device:
   identity_file: keys/id_ed25519
   known_hosts: ~/hosts
 budget: {latency: {p50: 60% of dense}, size: 50% of dense, accuracy: {max_drop: 2pp}}
-search: {strategy: greedy, importance: taylor, seed: 7, round_to: 4, min_width: 2, max_trials: 12}
+search: {strategy: greedy, importance: taylor, seed: 7, round_to: 4, min_width: 2, max_trials: 12,
+         ignored: ["head.*", stem]}
 recovery:
   {epochs: 3, learning_rate: 5e-3, momentum: 0, weight_decay: 0.0, temperature: 2, distillation: 1,
    max_batches_per_epoch: 10}
@@ -55,7 +56,7 @@ runs: ../runs
     assert project.budget == Budget.parse(
         {"latency": {"p50": "60% of dense"}, "size": "50% of dense", "accuracy": {"max_drop": "2pp"}}
     )
-    assert project.search == SearchSettings("greedy", "taylor", 7, 4, 2, 12)
+    assert project.search == SearchSettings("greedy", "taylor", 7, 4, 2, 12, ("head.*", "stem"))
     assert project.recovery == FineTuneSettings(3, 0.005, 0.0, 0.0, 2.0, 1.0, 10)
     assert project.runs == folder / "../runs"
 
@@ -71,6 +72,22 @@ def test_defaults_and_a_folder_as_path(folder: Path, monkeypatch: pytest.MonkeyP
     assert project.export.format == "onnx"
     assert project.runs == folder / "runs"
     assert project.budget.limits == ()
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("l1", "l1"),
+        ("{name: l1}", "l1"),
+        ('"l1:members=all,reduce=max"', "l1:members=all,reduce=max"),
+        ("l1:members=all,reduce=max", "l1:members=all,reduce=max"),
+        ("{name: l1, members: all, reduce: max}", "l1:members=all,reduce=max"),
+    ],
+)
+def test_an_importance_may_have_parameters(folder: Path, written: str, text: str) -> None:
+    document = f"task: task.py:Digits\nsearch:\n  importance: {written}\n"
+    assert load_project(write(folder, document)).search.importance == text
+    assert jsonschema.Draft202012Validator(PROJECT.schema()).is_valid(yaml.safe_load(document))
 
 
 def test_a_task_can_be_in_a_module_or_a_folder(folder: Path) -> None:
@@ -155,6 +172,42 @@ def test_a_task_can_be_in_a_module_or_a_folder(folder: Path) -> None:
             "search.importance: a list is not among the importances",
             "l2",
         ),
+        (
+            "task: task.py:Digits\nsearch: {importance: {reduce: sum}}\n",
+            "2:22",
+            "search.importance: the key 'name' is missing",
+            "{name: l1, reduce: sum}",
+        ),
+        (
+            "task: task.py:Digits\nsearch: {importance: {name: l3, reduce: sum}}\n",
+            "2:29",
+            "search.importance.name: the text 'l3' is not among the importances",
+            "l1, l2",
+        ),
+        (
+            "task: task.py:Digits\nsearch: {importance: {name: l1, reduce: 'a,b'}}\n",
+            "2:41",
+            "search.importance.reduce: 'a,b' does not fit",
+            "reduce: sum",
+        ),
+        (
+            "task: task.py:Digits\nsearch: {importance: 'l3:reduce=sum'}\n",
+            "2:22",
+            "search.importance: the text 'l3' is not among the importances",
+            "l1, l2",
+        ),
+        (
+            "task: task.py:Digits\nsearch: {importance: 'l1:reduce'}\n",
+            "2:22",
+            "search.importance: 'l1:reduce' cannot be read",
+            "l1:members=all",
+        ),
+        (
+            "task: task.py:Digits\nsearch: {ignored: head}\n",
+            "2:19",
+            "search.ignored: expected a list, not the text 'head'",
+            None,
+        ),
         ("task: task.py:Digits\nsearch: {seed: -1}\n", "2:16", "search.seed: -1 is too small", "at least 0"),
         ("task: task.py:Digits\nsearch: {max_trials: 0}\n", "2:22", "search.max_trials: 0 is too small", "at least 1"),
         (
@@ -226,6 +279,9 @@ def test_the_declaration_also_gives_a_schema(folder: Path) -> None:
             True,
         ),
         ("task: task.py:Digits\nsearch: {strategy: gready}\n", False),
+        ("task: task.py:Digits\nsearch: {importance: l3}\n", False),
+        ("task: task.py:Digits\nsearch: {importance: {name: l3}}\n", False),
+        ("task: task.py:Digits\nsearch: {importance: {reduce: sum}}\n", False),
         ("task: task.py:Digits\nrecovery: {learning_rate: 0}\n", False),
         ("task: task.py:Digits\nrecovery: {momentum: 1.5}\n", False),
         ("task: task.py:Digits\nruns: ''\n", False),
