@@ -266,9 +266,9 @@ def _measurement_lines(measurement: Measurement, figures: Figures, check: Budget
         if figure.value is None:
             lines.append(f"{name}: missing: {figure.missing}")
             continue
-        exact = figure.upper is None or figure.upper == figure.value
-        bound = "" if exact else f" (up to {format_figure(name, figure.upper or 0.0, figure.value)})"
-        lines.append(f"{name}: {format_figure(name, figure.value)}{bound}")
+        text = format_figure(name, figure.value)
+        upper = text if figure.upper is None else format_figure(name, figure.upper, figure.value)
+        lines.append(f"{name}: {text}" + (f" (up to {upper})" if upper != text else ""))
     if any("(up to " in line for line in lines):
         lines.append(UP_TO)
     if measurement.provenance is not None:
