@@ -1,6 +1,7 @@
-"""How much accuracy recovery gives back to a uniformly pruned ResNet-20; prints JSON.
+"""How much accuracy recovery gives back to a pruned ResNet-20; prints JSON.
 
     scripts/bench/resnet20_recovery.py --ratio 0.25 --epochs 6 --seed 0
+    scripts/bench/resnet20_recovery.py --ratio 0.4 --importance l1:members=all --compare global --round-to 8
 
 The data is found as scripts/bench/resnet20.py says.
 """
@@ -10,24 +11,26 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import get_args
 
 from resnet20 import Cifar10
 
 from edgeprune.graph.capture import capture
+from edgeprune.graph.selection import Compare
 from edgeprune.importance.base import ImportanceContext
-from edgeprune.records.candidate import Candidate
 from edgeprune.records.recovery import FineTuneSettings
 from edgeprune.recovery.batchnorm import reestimate
 from edgeprune.recovery.finetune import finetune
-from edgeprune.registry import names, resolve
 from edgeprune.training_data import reproducible
 
 
 def main() -> int:
     """Prune, recover, evaluate."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ratio", type=float, default=0.25, help="share of each group's units that is removed")
-    parser.add_argument("--importance", choices=names("importances"), default="l1")
+    parser.add_argument("--ratio", type=float, default=0.25, help="share of the units that is removed")
+    parser.add_argument("--importance", default="l1")
+    parser.add_argument("--compare", choices=get_args(Compare), default="layer")
+    parser.add_argument("--round-to", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -35,13 +38,15 @@ def main() -> int:
     task = Cifar10()
     dense = capture(task.model(), task.example_inputs())
     context = ImportanceContext(options.seed, task.train_batches, task.loss)
-    scores = resolve("importances", options.importance)().score(dense.module, dense.groups, context)
-    kept = {}
-    for group in dense.groups:
-        best = scores[group.name].argsort(kind="stable")[::-1][: max(1, round(group.units * (1 - options.ratio)))]
-        kept[group.name] = tuple(sorted(best.tolist()))
-    pruned = dense.prune(Candidate(kept))
-    figures = {"ratio": options.ratio, "importance": options.importance, "seed": options.seed}
+    candidate = dense.select(
+        options.ratio,
+        importance=options.importance,
+        compare=options.compare,
+        round_to=options.round_to,
+        context=context,
+    )
+    pruned = dense.prune(candidate)
+    figures = dict(vars(options))
     figures |= {"params_share": pruned.cost().params / dense.cost().params}
     figures |= {"macs_share": pruned.cost().macs / dense.cost().macs}
     figures |= {"dense_accuracy": task.evaluate(dense.module), "pruned_accuracy": task.evaluate(pruned.module)}
