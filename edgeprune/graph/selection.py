@@ -65,7 +65,7 @@ def structures(module: GraphModule, groups: Sequence[ChannelGroup]) -> dict[str,
     """What each group looks like but for its sizes: groups of the same structure are isomorphic.
 
     Per member the operators that read the parameter (with the place among their arguments), the dimension and
-    the role; sorted. After "Isomorphic Pruning" (Fang et al. 2024, arXiv:2407.04616), section 3.
+    the role; sorted. After "Isomorphic Pruning" (Fang et al. 2024, arXiv:2407.04616).
     """
     from edgeprune.graph.operators import operator_name
 

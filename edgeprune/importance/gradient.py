@@ -49,10 +49,9 @@ class Taylor(MemberReduction):
 class Fisher(MemberReduction):
     """How much the loss changes to second order: ½ Σ (weight · gradient)², the diagonal of the Fisher information.
 
-    Optimal brain damage (LeCun et al. 1990, equation 5: ½ h w² per weight) with the Hessian's diagonal h taken as
-    the mean square of the gradient (Theis et al. 2018, arXiv:1801.05787, equations 7 to 9; Molchanov et al. 2019,
-    arXiv:1906.10771, equation 8). The mean is over batches, whose gradients are themselves means over examples.
-    Members, mode, threads and errors as for Taylor.
+    Optimal brain damage (LeCun et al. 1990: ½ h w² per weight) with the Hessian's diagonal h taken as the mean square
+    of the gradient (Theis et al. 2018, arXiv:1801.05787; Molchanov et al. 2019, arXiv:1906.10771). The mean is over
+    batches, whose gradients are themselves means over examples. Members, mode, threads and errors as for Taylor.
     """
 
     members: Members = "gates"

@@ -46,7 +46,7 @@ class L2(MemberReduction):
 class Lamp(MemberReduction):
     """Layer-adaptive magnitude of units: |w_u|² / Σ |w_v|² over the units v with |w_v| ≥ |w_u| (Lee et al. 2021).
 
-    arXiv:2010.07611, equation 3, for units in place of single weights: |w_u| is the (reduced) L2 norm. The greatest
+    arXiv:2010.07611, for units in place of single weights: |w_u| is the (reduced) L2 norm. The greatest
     unit of every group scores 1; what removing a unit distorts, relative to what would be left. Made to be compared
     between groups as it is, so there is no normalisation by default.
     """

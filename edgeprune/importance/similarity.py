@@ -26,7 +26,7 @@ _BLOCK = 1 << 22  # distances that are in memory at once: 32 MiB
 class GeometricMedian(MemberReduction):
     """Sum of the distances from a unit's weights to those of all other units (FPGM, He et al. 2019).
 
-    arXiv:1811.00250, equations 4 to 7: a unit near the geometric median of its layer can be replaced by the others,
+    arXiv:1811.00250: a unit near the geometric median of its layer can be replaced by the others,
     so the least sum goes first. Needs all n² distances of a group's n units: a matrix product, block by block, in
     float64 (distances below about 1e-8 of the weights' norm are round-off).
     """
