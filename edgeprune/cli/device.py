@@ -143,6 +143,8 @@ def _lines(data: Mapping[str, Any], indent: str = "") -> list[str]:
             for item in value:
                 inner = _lines(item, indent + "    ")
                 lines += [f"{indent}  - {inner[0].strip()}", *inner[1:]] if inner else []
+        elif isinstance(value, (list, tuple)) and any(" " in str(item) for item in value):
+            lines += [f"{indent}{name}:", *(f"{indent}  - {item}" for item in value)]
         elif isinstance(value, (list, tuple)):
             lines.append(f"{indent}{name}: {', '.join(str(item) for item in value)}")
         else:

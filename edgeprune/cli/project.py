@@ -95,8 +95,9 @@ def run_command(
                 task = load_task(settings.task, settings.folder)
             result = pipeline.run(settings, task=task, run_dir=run_dir, resume=resume, progress=progress)
     except BaseException:
-        with suppress(OSError):
-            run_dir.rmdir()  # a run that came to nothing leaves no empty folder
+        with suppress(OSError):  # a run that came to nothing leaves no empty folders
+            run_dir.rmdir()
+            settings.runs.rmdir()
         raise
     invocation.run_dir = None
     data = codec.to_json(result)

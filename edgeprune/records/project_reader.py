@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edgeprune import registry
-from edgeprune.errors import UsageError, did_you_mean
+from edgeprune.errors import ConfigError, UsageError, did_you_mean
 from edgeprune.records.budget_field import BudgetLimits
 from edgeprune.records.fields import Count, Field, ListOf, Number, Registered, Schema, Table, Text
 from edgeprune.records.profile_reader import is_path, profile_names
@@ -27,8 +28,11 @@ _TASK = re.compile(r"(?P<module>[^:]+):(?P<object>[A-Za-z_][A-Za-z0-9_]*(?:\.[A-
 def load_project(path: str | Path) -> Project:
     """The project of a file, or of the `edgeprune.yaml` in a folder; raises ConfigError."""
     file = Path(path).absolute()
-    if file.is_dir():
-        file = file / "edgeprune.yaml"
+    if file.is_dir() or not (file.exists() or is_path(file.name)):
+        folder, file = file, file / "edgeprune.yaml"
+        if not file.exists():
+            hint = f"name a project's folder, or begin one there: edgeprune init {shlex.quote(str(path))}"
+            raise ConfigError(f"no such file: there is no project in {folder}", path=file, hint=hint)
     values = PROJECT.read(read_document(file))
     values.setdefault("runs", file.parent / "runs")
     project: Project = Project(path=file, **values)

@@ -56,6 +56,15 @@ def test_probe_of_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"  cpus: {os.cpu_count()}" in capsys.readouterr().out.splitlines()
 
 
+def test_probe_says_a_difference_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "board.yaml").write_text("name: board\ncores: [{count: 999, name: Z80}]\nram: 1KiB\n")
+    assert run_cli(["device", "probe", "local", "--profile", str(tmp_path / "board.yaml")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = lines[lines.index("differences:") + 1 :]
+    assert f"  - processors: {os.cpu_count()} here, 999 in the profile" in found
+    assert found[-1].endswith(" bytes here, 1024 in the profile")
+
+
 def test_trust_needs_a_host_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["device", "trust", "local"]) == 2
     assert "no host key to trust" in capsys.readouterr().err

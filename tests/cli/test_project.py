@@ -220,6 +220,10 @@ def test_an_unreachable_host_is_exit_code_3_and_leaves_no_folder(
     run_dir = tmp_path / "run"
     command = ["run", str(project), "--run-dir", str(run_dir), "--target", "ssh://nobody@127.0.0.1:1"]
     assert run_cli(command) == 3
+    assert not run_dir.exists()
+    shutil.copytree(project, tmp_path / "copy", ignore=shutil.ignore_patterns("runs"))
+    assert run_cli(["run", str(tmp_path / "copy"), *command[4:]]) == 3
+    assert not (tmp_path / "copy" / "runs").exists()
     lines = capsys.readouterr().err.splitlines()
     assert any(line.startswith("error: ") and "127.0.0.1" in line for line in lines)
     assert not run_dir.exists()

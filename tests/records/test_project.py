@@ -1,5 +1,6 @@
 """The project file, and the budget that command-line options make of it."""
 
+import shlex
 from pathlib import Path
 
 import jsonschema
@@ -304,8 +305,12 @@ def test_the_place_of_a_budget_error_is_kept_on_the_error(folder: Path) -> None:
 
 
 def test_a_missing_project_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"edgeprune\.yaml: no such file"):
-        load_project(tmp_path)
+    for folder in (tmp_path, tmp_path / "my project"):
+        with pytest.raises(ConfigError, match=r"edgeprune\.yaml: no such file: there is no project in") as caught:
+            load_project(folder)
+        assert str(caught.value.hint).endswith(f"edgeprune init {shlex.quote(str(folder))}")
+    with pytest.raises(ConfigError, match=r"other\.yaml: no such file$"):
+        load_project(tmp_path / "other.yaml")
 
 
 FILE_BUDGET = Budget.parse({"latency": {"p95": "30ms"}, "size": "4MB", "accuracy": {"max_drop": "1pp"}})
