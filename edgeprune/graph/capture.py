@@ -14,7 +14,8 @@ from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
 from edgeprune.errors import CaptureError
 from edgeprune.graph.captured import Captured
-from edgeprune.graph.coupling import Granularity
+from edgeprune.graph.constants import inline_regions
+from edgeprune.graph.coupling import Granularity, Grouped, Split
 from edgeprune.graph.operators import operator_name
 from edgeprune.graph.training import add_mode_switch
 
@@ -27,18 +28,20 @@ def capture(
     model: torch.nn.Module,
     example_inputs: torch.Tensor | tuple[torch.Tensor, ...],
     *,
-    granularity: Granularity = "outer",
+    granularity: Split = "outer",
+    grouped: Grouped = "positions",
 ) -> Captured:
     """Capture a model by running it once on example inputs (first dimension: the batch, of any size).
 
     The model is captured as it behaves in evaluation mode and is left as it was; parameters are shared with
     it, not copied. The batch is dynamic unless the model fixes it. `granularity` decides what goes where an
-    axis is split in two: whole heads ("outer") or the head size ("inner"). Raises CaptureError.
+    axis is split in two: whole heads ("outer") or the head size ("inner"); `grouped` what goes in grouped
+    convolutions and normalisations: the same positions of every group, or whole groups. Raises CaptureError.
     """
     inputs = _checked(example_inputs)
     with _evaluation(model):
         program, dynamic = export_program(model, inputs)
-    return from_program(program, inputs, batch_dynamic=dynamic, granularity=granularity)
+    return from_program(program, inputs, batch_dynamic=dynamic, granularity=Granularity(granularity, grouped))
 
 
 def from_program(
@@ -46,11 +49,12 @@ def from_program(
     example_inputs: tuple[torch.Tensor, ...],
     *,
     batch_dynamic: bool,
-    granularity: Granularity = "outer",
+    granularity: Granularity = Granularity(),  # noqa: B008  frozen
 ) -> Captured:
     """The captured graph of an exported program; nothing is copied."""
     exported = program.module(check_guards=False)
     graph = exported.graph
+    inline_regions(graph, exported)
     for node in list(graph.nodes):
         name = operator_name(node)
         if name.startswith("_assert") and not node.users:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgeprune import registry
 from edgeprune.errors import UsageError
+from edgeprune.graph.blocks import Block, dropped_branches, find_blocks, named_blocks, without_blocks
 from edgeprune.graph.cost import Cost, cost_of
 from edgeprune.graph.coupling import Coupling, Granularity, couple
 from edgeprune.graph.groups import ChannelGroup, find_groups
@@ -42,7 +44,7 @@ class Prunable:
         example_inputs: tuple[torch.Tensor, ...],
         *,
         batch_dynamic: bool = True,
-        granularity: Granularity = "outer",
+        granularity: Granularity = Granularity(),  # noqa: B008  frozen
     ) -> None:
         self.module = module
         self.example_inputs = example_inputs
@@ -66,6 +68,11 @@ class Prunable:
     def frozen(self) -> tuple[ChannelGroup, ...]:
         """What cannot be pruned, with the reason."""
         return self._groups[1]
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The residual blocks that can be dropped, in graph order; an outer one follows its inner ones."""
+        return find_blocks(self.module)
 
     def __repr__(self) -> str:
         frozen = f", {len(self.frozen)} frozen" if self.frozen else ""
@@ -138,8 +145,11 @@ class Prunable:
         Verified against the reference before it is handed out; raises VerificationError, UsageError.
         """
         keep = self._keep(candidate)
+        dropped = named_blocks(self.blocks, candidate.dropped_blocks) if candidate.dropped_blocks else ()
         module = cut(self.module, self._coupling, keep)
-        checked = self.check(module, keep) if verify else None
+        if dropped:
+            module = without_blocks(module, self.module.graph, dropped)
+        checked = self.check(module, keep, dropped) if verify else None
         return Pruned(
             module,
             self.example_inputs,
@@ -149,16 +159,15 @@ class Prunable:
             granularity=self._granularity,
         )
 
-    def check(self, pruned: GraphModule, keep: NDArray[np.bool_]) -> Verification:
-        """Compare a pruned module with the reference of the kept atoms."""
-        return verify(self.module, pruned, self._coupling, keep, self.example_inputs)
+    def check(self, pruned: GraphModule, keep: NDArray[np.bool_], dropped: Sequence[Block] = ()) -> Verification:
+        """Compare a pruned module with the reference of the kept atoms and the dropped blocks."""
+        branches = dropped_branches(self.module.graph, dropped)
+        return verify(self.module, pruned, self._coupling, keep, self.example_inputs, dropped=branches)
 
     def _keep(self, candidate: Candidate) -> NDArray[np.bool_]:
         """Per atom, whether it stays."""
-        if candidate.dropped_blocks or candidate.sparsity:
-            raise UsageError(
-                "this candidate drops blocks or single weights", hint="only channel groups can be pruned yet"
-            )
+        if candidate.sparsity:
+            raise UsageError("this candidate drops single weights", hint="channel groups and blocks can be pruned")
         groups = {group.name: group for group in self.groups}
         removed = np.zeros(int(self._coupling.component.max()) + 1, np.bool_)
         for name, units in candidate.kept.items():
@@ -178,12 +187,19 @@ class Prunable:
 class Captured(Prunable):
     """A model as it was captured."""
 
-    def candidate(self, kept: Mapping[str, Sequence[int]]) -> Candidate:
-        """A candidate from the kept units per group; groups that are not named keep all. Raises UsageError."""
+    def candidate(
+        self, kept: Mapping[str, Sequence[int]] = MappingProxyType({}), *, dropped_blocks: Iterable[str] = ()
+    ) -> Candidate:
+        """A candidate from the kept units per group (those that are not named keep all) and the blocks that go.
+
+        Raises UsageError.
+        """
         for name, units in kept.items():
             if not _are_indices(units):
                 raise UsageError(f"group {name!r}: the kept units are a list of indices, not {units!r}")
-        candidate = Candidate({name: tuple(sorted({int(u) for u in units})) for name, units in kept.items()})
+        blocks = tuple(block.name for block in named_blocks(self.blocks, dropped_blocks))
+        units_of = {name: tuple(sorted({int(u) for u in units})) for name, units in kept.items()}
+        candidate = Candidate(units_of, blocks)
         self._keep(candidate)
         return candidate
 
@@ -199,7 +215,7 @@ class Pruned(Prunable):
         verification: Verification | None,
         *,
         batch_dynamic: bool = True,
-        granularity: Granularity = "outer",
+        granularity: Granularity = Granularity(),  # noqa: B008  frozen
     ) -> None:
         super().__init__(module, example_inputs, batch_dynamic=batch_dynamic, granularity=granularity)
         self.candidate = candidate

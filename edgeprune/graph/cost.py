@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 
 from edgeprune.graph.operators import operator_name, shape_of
 
-__all__ = ["Cost", "cost_of"]
+__all__ = ["Cost", "cost_of", "macs_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ def cost_of(module: GraphModule) -> Cost:
     """Count on the shapes that the nodes carry in `meta["val"]`."""
     batch = _batch(module)
     params = sum(p.numel() for p in module.parameters())
-    macs = sum(_macs(node) for node in module.graph.nodes if node.op == "call_function")
+    macs = sum(macs_of(node) for node in module.graph.nodes if node.op == "call_function")
     return Cost(params, macs // batch, _peak(module) // batch)
 
 
@@ -47,7 +47,8 @@ def _shape(argument: Any) -> tuple[int, ...]:
     return shape_of(argument.meta["val"]) if isinstance(argument, Node) else ()
 
 
-def _macs(node: Node) -> int:
+def macs_of(node: Node) -> int:
+    """Multiply-accumulates of one node at the batch that the graph was captured with."""
     name = operator_name(node)
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor):

@@ -8,6 +8,7 @@ An operator without a rule is a barrier: all that flows in is frozen, all that f
 from __future__ import annotations
 
 import operator
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
@@ -19,12 +20,30 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch.fx import GraphModule, Node
 
+from edgeprune.graph.constants import Constants, attribute
 from edgeprune.graph.labels import Atoms, Axis, Labels
-from edgeprune.graph.operators import concrete, is_operator, operator_name, schema_of, shape_of
+from edgeprune.graph.operators import argument_names, concrete, is_operator, operator_name, schema_of, shape_of
 
-__all__ = ["Call", "Coupling", "Granularity", "Mixing", "Rule", "couple"]
+__all__ = ["Call", "Coupling", "Granularity", "Grouped", "Mixing", "Rule", "Split", "couple"]
 
-Granularity = Literal["outer", "inner"]
+Split = Literal["outer", "inner"]
+Grouped = Literal["positions", "groups"]
+
+
+@dataclass(frozen=True, slots=True)
+class Granularity:
+    """What is removed at once where several choices are legal.
+
+    `split`: of an axis that is split in two, the outer part (whole heads) or the inner one (the head size).
+    `grouped`: of grouped operators, the same positions in every group, or whole groups.
+    """
+
+    split: Split = "outer"
+    grouped: Grouped = "positions"
+
+
+_DEFAULT = Granularity()
+_RESCALED = ("_weight_norm", "detach", "clone", "contiguous", "to", "_to_copy")  # the same parameter to a reader
 Value = Any  # Labels, a list of Labels, or a plain constant
 
 
@@ -39,12 +58,23 @@ class Call:
     name: str  # "conv2d"
     arguments: dict[str, Any]
     shapes: tuple[tuple[int, ...], ...]  # of the outputs
+    constants: Constants
 
     def __getitem__(self, name: str) -> Any:
         return self.arguments[name]
 
     def get(self, name: str, default: Any = None) -> Any:
         return self.arguments.get(name, default)
+
+    def node_of(self, name: str) -> Any:
+        """The argument as it stands in the graph: a node, a list of nodes, or a literal."""
+        names = argument_names(self.node)
+        position = names.index(name)
+        return self.node.args[position] if position < len(self.node.args) else self.node.kwargs.get(name)
+
+    def constant(self, node: object) -> torch.Tensor | None:
+        """The value of an argument that is always the same tensor."""
+        return self.constants.value(node)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -85,7 +115,7 @@ class Contraction:
 class Coupling:
     """The state of the walk, and afterwards its outcome."""
 
-    granularity: Granularity = "outer"
+    granularity: Granularity = _DEFAULT
     labels: dict[Node, Value] = field(default_factory=dict)
     calls: dict[Node, Call] = field(default_factory=dict)
     contractions: list[Contraction] = field(default_factory=list)
@@ -98,7 +128,9 @@ class Coupling:
     _ties: list[tuple[Atoms, Atoms]] = field(default_factory=list)
     _freezes: list[tuple[Atoms, str]] = field(default_factory=list)
     _blocks: list[Axis] = field(default_factory=list)
+    _free: list[tuple[int, int]] = field(default_factory=list)  # ranges of atoms, ascending
     _now: Node | None = None
+    _constants: Constants = field(init=False)
 
     # What rules use
 
@@ -108,6 +140,19 @@ class Coupling:
         atoms = np.arange(self._atoms, self._atoms + count, dtype=np.int64).reshape(shape)
         self._atoms += count
         return atoms
+
+    def free(self, *shape: int) -> Atoms:
+        """New atoms of indices that are all alike (an expanded or filled dimension): any of them may go."""
+        first = self._atoms
+        atoms = self.fresh(*shape)
+        self._free.append((first, self._atoms))
+        return atoms
+
+    def is_free(self, axis: Axis) -> bool:
+        """Whether the axis has only such atoms."""
+        atom = int(axis.atoms.flat[0])
+        found = bisect_right(self._free, (atom, self._atoms)) - 1
+        return found >= 0 and self._free[found][0] <= atom < self._free[found][1]
 
     def tie(self, first: Atoms, second: Atoms) -> None:
         """Index by index (shapes broadcast), two atoms can only go together."""
@@ -157,7 +202,7 @@ class Coupling:
 
     def deciding(self, axis: Axis) -> int:
         """The dimension that decides where a joint axis must be separated: heads, or head size."""
-        return axis.leading() if self.granularity == "outer" else axis.trailing()
+        return axis.leading() if self.granularity.split == "outer" else axis.trailing()
 
     def along(self, labels: Labels, dim: int) -> tuple[Labels, Atoms | None]:
         """The atoms along one dimension that alone must decide; None where it is fixed."""
@@ -182,7 +227,9 @@ class Coupling:
             self.mixings.append(Mixing(cast("Node", self._now), argument, labels, tuple(dims)))
 
     def role(self, node: object, dim: int, role: str) -> None:
-        """Note what a dimension of a parameter does, where the node is one."""
+        """Note what a dimension of a parameter does, where the node is one, or one that is merely rescaled."""
+        while isinstance(node, Node) and node.op == "call_function" and operator_name(node) in _RESCALED:
+            node = node.args[0]
         if isinstance(node, Node) and node.op == "get_attr":
             self.roles.setdefault((str(node.target), dim), role)
 
@@ -191,6 +238,7 @@ class Coupling:
     def walk(self, module: GraphModule, rules: Mapping[str, Rule], barrier: Rule) -> None:
         """Label every node of the graph, then find the components."""
         seen: dict[int, str] = {}
+        self._constants = Constants(module)
         for node in module.graph.nodes:
             self._now = node
             if node.op == "get_attr":
@@ -206,9 +254,7 @@ class Coupling:
         self._connect()
 
     def _parameter(self, module: GraphModule, name: str, seen: dict[int, str]) -> Value:
-        tensor: Any = module
-        for part in name.split("."):
-            tensor = getattr(tensor, part)
+        tensor = attribute(module, name)
         if not isinstance(tensor, torch.Tensor):
             return tensor
         first = seen.setdefault(id(tensor), name)
@@ -231,7 +277,7 @@ class Coupling:
                     self._freeze_all(self.labels[used], "has no result")
             return concrete(value)
         name = operator_name(node)
-        call = Call(node, name, self._bind(node), _shapes(value))
+        call = Call(node, name, self._bind(node), _shapes(value), self._constants)
         self.calls[node] = call
         known = rules.get(name, rules.get(name.rstrip("_"), barrier))
         rule = known if is_operator(node) else barrier
@@ -272,9 +318,11 @@ class Coupling:
     def _connect(self) -> None:
         while True:
             self._components()
+            frozen = np.zeros(int(self.component.max()) + 1, np.bool_)
+            frozen[list(self.reasons)] = True
             ties = len(self._ties)
             for axis in self._blocks:
-                self._keep_block(axis)
+                self._keep_block(axis, frozen)
             if len(self._ties) == ties:
                 return
 
@@ -289,9 +337,9 @@ class Coupling:
             for frozen in np.unique(self.component[atoms]):
                 self.reasons.setdefault(int(frozen), why)
 
-    def _keep_block(self, axis: Axis) -> None:
-        component = self.component[axis.atoms].copy()
-        component[np.isin(component, list(self.reasons))] = int(self.component[0])
+    def _keep_block(self, axis: Axis, frozen: NDArray[np.bool_]) -> None:
+        component = self.component[axis.atoms]
+        component[frozen[component]] = int(self.component[0])
         varying = [i for i in range(component.ndim) if (component != component.take([0], axis=i)).any()]
         if len(varying) <= 1:
             return
@@ -302,7 +350,7 @@ class Coupling:
         self.tie(axis.atoms[index], axis.atoms)
 
 
-def couple(module: GraphModule, granularity: Granularity = "outer") -> Coupling:
+def couple(module: GraphModule, granularity: Granularity = _DEFAULT) -> Coupling:
     """Walk a captured graph; nodes carry their (fake) values in `meta["val"]`."""
     from edgeprune.graph.rules.table import BARRIER, RULES
 

@@ -7,7 +7,10 @@ from typing import Any, cast
 import torch
 from torch.fx import Node
 
-__all__ = ["argument_names", "concrete", "is_operator", "operator_name", "schema_of", "shape_of"]
+__all__ = ["FILLS", "argument_names", "concrete", "is_operator", "operator_name", "schema_of", "shape_of"]
+
+# They make a tensor of a given size that is the same, or equally random, everywhere.
+FILLS = ("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty", "rand", "randn")
 
 
 def is_operator(node: Node) -> bool:

@@ -18,6 +18,7 @@ _SWITCHES = {
     "alpha_dropout": "train",
     "feature_dropout": "train",
     "feature_alpha_dropout": "train",
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), "train"),
 }
 
 

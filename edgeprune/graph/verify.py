@@ -1,9 +1,10 @@
 """Verification: a pruned graph must equal the reference before anything is trained.
 
 The reference is the *original* graph, run on the same input with the removed units cut where they are consumed:
-zero in every contraction, left out of every normalisation or reduction that mixes them. It is computed without
-the surgery: nothing is sliced, no literal is rewritten. Constant parameters (a zero-initialised residual scale,
-fresh batch-norm statistics) would hide errors; for the check they take random values, on both sides alike.
+zero in every contraction, left out of every normalisation or reduction that mixes them; what a dropped block adds is
+zero. It is computed without the surgery: nothing is sliced, no literal is rewritten. Constant parameters (a
+zero-initialised residual scale, fresh batch-norm statistics) would hide errors; for the check they take random
+values, on both sides alike.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
@@ -22,7 +25,7 @@ from torch.utils import _pytree as pytree
 from edgeprune.errors import VerificationError
 from edgeprune.graph.coupling import Coupling, Mixing
 from edgeprune.graph.labels import Labels, kept_per_dim
-from edgeprune.graph.operators import argument_names, shape_of
+from edgeprune.graph.operators import argument_names, operator_name, shape_of
 from edgeprune.graph.surgery import slice_tensor
 
 __all__ = ["TOLERANCES", "Verification", "verify"]
@@ -31,6 +34,7 @@ __all__ = ["TOLERANCES", "Verification", "verify"]
 # effect is drowned by biases shows; single precision is for graphs that an operator ties to it.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 _HINT = "this is a bug in a pruning rule: the candidate was refused, nothing was changed; please report the model"
+_CHANCE = ("rand", "randn", "rand_like", "randn_like", "bernoulli", "normal", "uniform", "exponential")
 _LOG = logging.getLogger(__name__)
 Keep = NDArray[np.bool_]
 State = Mapping[str, torch.Tensor]
@@ -52,9 +56,14 @@ def verify(
     keep: Keep,
     example_inputs: tuple[torch.Tensor, ...],
     *,
+    dropped: Mapping[Node, int] = MappingProxyType({}),
     seed: int = 0,
 ) -> Verification:
-    """Compare in double precision, in single where the graph insists on it. Raises VerificationError."""
+    """Compare in double precision, in single where the graph insists on it. Raises VerificationError.
+
+    `dropped`: additions of the original graph, with the argument that counts as zero there.
+    """
+    reference = partial(_Reference, original, coupling, keep, dropped=dropped)
     generator = torch.Generator().manual_seed(seed)
     shapes = [shape_of(node.meta["val"]) for node in original.graph.nodes if node.op == "placeholder"]
     example_inputs = tuple(_of_shape(x, shape) for x, shape in zip(example_inputs, shapes, strict=True))
@@ -63,15 +72,15 @@ def verify(
     dtype = torch.float64
     try:
         try:
-            error = _difference(original, pruned, coupling, keep, inputs=inputs, probe=probe, dtype=dtype)
+            error = _difference(reference, pruned, coupling, keep, inputs=inputs, probe=probe, dtype=dtype)
         except _NotANumberError:  # random numbers are no input for this model: stay near the example
             inputs = tuple(_near(x, generator) for x in example_inputs)
-            error = _difference(original, pruned, coupling, keep, inputs=inputs, probe=probe, dtype=dtype)
+            error = _difference(reference, pruned, coupling, keep, inputs=inputs, probe=probe, dtype=dtype)
     except RuntimeError as problem:
         _LOG.info("no comparison in double precision: %s", problem)
         dtype = torch.float32
         try:
-            error = _difference(original, pruned, coupling, keep, inputs=inputs, probe=probe, dtype=dtype)
+            error = _difference(reference, pruned, coupling, keep, inputs=inputs, probe=probe, dtype=dtype)
         except (RuntimeError, _NotANumberError) as failed:
             raise VerificationError(
                 f"the pruned graph cannot be compared with its reference: {failed}", hint=_HINT
@@ -95,7 +104,7 @@ class _NotANumberError(Exception):
 
 
 def _difference(
-    original: GraphModule,
+    reference: Callable[[State, torch.dtype], _Reference],
     pruned: GraphModule,
     coupling: Coupling,
     keep: Keep,
@@ -107,7 +116,7 @@ def _difference(
     inputs = tuple(x.to(dtype) if x.is_floating_point() else x for x in inputs)
     sliced = {name: slice_tensor(tensor, coupling.parameters[name], keep) for name, tensor in probe.items()}
     with torch.no_grad():
-        expected = _Reference(original, coupling, keep, probe, dtype).run(*inputs)
+        expected = reference(probe, dtype).run(*inputs)
         found = _Plain(pruned, sliced, dtype).run(*inputs)
     pairs = zip(pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True)
     return max((_relative_error(a, b) for a, b in pairs if isinstance(a, torch.Tensor)), default=0.0)
@@ -178,6 +187,13 @@ class _Plain(Interpreter):
 
         return cast("tuple[Any, Any]", pytree.tree_map(precise, super().fetch_args_kwargs_from_env(n)))
 
+    def run_node(self, n: Node) -> Any:
+        name = operator_name(n).rstrip("_") if n.op == "call_function" else ""
+        if "dropout" in name:
+            return self.fetch_args_kwargs_from_env(n)[0][0]
+        result = super().run_node(n)
+        return torch.full_like(result, 0.5) if name in _CHANCE else result  # on both sides alike
+
     def fetch_attr(self, target: str) -> Any:
         if target == "training":
             return False
@@ -188,15 +204,28 @@ class _Plain(Interpreter):
 class _Reference(_Plain):
     """The original graph with the removed units cut at their consumers."""
 
-    def __init__(self, module: GraphModule, coupling: Coupling, keep: Keep, state: State, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        module: GraphModule,
+        coupling: Coupling,
+        keep: Keep,
+        state: State,
+        dtype: torch.dtype,
+        *,
+        dropped: Mapping[Node, int],
+    ) -> None:
         super().__init__(module, state, dtype)
-        self._coupling, self._keep = coupling, keep
+        self._coupling, self._keep, self._dropped = coupling, keep, dropped
         self._contracted: dict[Node, set[str]] = {}
         for contraction in coupling.contractions:
             self._contracted.setdefault(contraction.node, set()).add(contraction.argument)
         self._mixed = {mixing.node: mixing for mixing in coupling.mixings}
 
     def run_node(self, n: Node) -> Any:
+        if n in self._dropped:
+            args, kwargs = self.fetch_args_kwargs_from_env(n)
+            terms = [torch.zeros_like(term) if i == self._dropped[n] else term for i, term in enumerate(args)]
+            return cast("Any", n.target)(*terms, **kwargs)
         if n not in self._contracted and n not in self._mixed:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
@@ -204,7 +233,11 @@ class _Reference(_Plain):
         names = argument_names(n)
         bound = {**dict(zip(names, args, strict=False)), **kwargs}
         for name in self._contracted.get(n, ()):
-            if name in bound:
+            if isinstance(bound.get(name), list | tuple):
+                bound[name] = [
+                    _masked(x, labels, self._keep) for x, labels in zip(bound[name], call[name], strict=True)
+                ]
+            elif name in bound:
                 bound[name] = _masked(bound[name], call[name], self._keep)
         mixing = self._mixed.get(n)
         if mixing is None:
@@ -221,7 +254,7 @@ def _masked(tensor: torch.Tensor, labels: Labels, keep: Keep) -> torch.Tensor:
     return tensor
 
 
-def _over_kept(mixing: Mixing, bound: dict[str, Any], keep: Keep) -> torch.Tensor:
+def _over_kept(mixing: Mixing, bound: dict[str, Any], keep: Keep) -> Any:
     """Run the operator on the kept indices of `dims` only, and put the result back in its place."""
     labels, dims = mixing.labels, mixing.dims
     kept: dict[int, torch.Tensor] = {}
@@ -235,16 +268,29 @@ def _over_kept(mixing: Mixing, bound: dict[str, Any], keep: Keep) -> torch.Tenso
     for dim, index in kept.items():
         tensor = tensor.index_select(dim, index)
     arguments = {**bound, mixing.argument: tensor}
-    if "normalized_shape" not in arguments:
-        return cast("Callable[..., torch.Tensor]", mixing.node.target)(**arguments)  # a reduction
-    ((dim, index),) = kept.items()
-    for name in ("weight", "bias"):
-        if isinstance(arguments.get(name), torch.Tensor):
-            arguments[name] = arguments[name].index_select(0, index)
-    arguments["normalized_shape"] = [len(index)]
-    result = cast("Callable[..., torch.Tensor]", mixing.node.target)(**arguments)
-    full = torch.zeros(bound[mixing.argument].shape, dtype=result.dtype)
-    return full.index_copy(dim, index, result)
+    if "normalized_shape" in arguments:
+        ((_, index),) = kept.items()
+        for name in ("weight", "bias"):
+            if isinstance(arguments.get(name), torch.Tensor):
+                arguments[name] = arguments[name].index_select(0, index)
+        arguments["normalized_shape"] = [len(index)]
+    result = cast("Callable[..., Any]", mixing.node.target)(**arguments)
+    if not isinstance(result, torch.Tensor):  # several outputs; only the first one has the argument's shape
+        return (_spread(result[0], bound[mixing.argument], kept), *result[1:]) if _keeps_shape(mixing) else result
+    return _spread(result, bound[mixing.argument], kept) if _keeps_shape(mixing) else result
+
+
+def _keeps_shape(mixing: Mixing) -> bool:
+    """Normalisations do, reductions do not."""
+    return any(name in argument_names(mixing.node) for name in ("normalized_shape", "running_mean", "g"))
+
+
+def _spread(result: torch.Tensor, like: torch.Tensor, kept: Mapping[int, torch.Tensor]) -> torch.Tensor:
+    """What was computed over the kept indices, in its place among zeros."""
+    for dim, index in kept.items():
+        shape = [like.shape[dim] if d == dim else n for d, n in enumerate(result.shape)]
+        result = torch.zeros(shape, dtype=result.dtype).index_copy(dim, index, result)
+    return result
 
 
 def _group_norm(bound: dict[str, Any], kept: torch.Tensor) -> torch.Tensor:

@@ -1,24 +1,26 @@
 """Contractions: what is summed over is tied between the operands, what is free passes on.
 
-Convolutions, linear layers, matrix products and attention. `_product` treats every one of them as an Einstein
-summation over named dimensions.
+Linear layers, matrix products and attention; `product` treats every contraction as an Einstein summation over named
+dimensions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from edgeprune.graph.coupling import Call, Coupling, Rule
 from edgeprune.graph.labels import Atoms, Axis, Labels
-from edgeprune.graph.operators import argument_names
+from edgeprune.graph.rules.elementwise import broadcast
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "product", "with_bias"]
 
 
 Operand = tuple[str, Labels, str]  # argument name, labels, one letter per dimension
 
 
-def _product(coupling: Coupling, operands: Sequence[Operand], output: str, shape: tuple[int, ...]) -> Labels:
+def product(coupling: Coupling, operands: Sequence[Operand], output: str, shape: tuple[int, ...]) -> Labels:
     """Labels of an Einstein summation."""
     ready = list(operands)
     for _ in range(2):  # what one operand gives up decides for the other
@@ -96,12 +98,12 @@ def linear(coupling: Coupling, call: Call) -> Labels:
     """`linear(input (…, i), weight (o, i), bias (o))`."""
     source: Labels = call["input"]
     batch = "abcdefgh"[: len(source.shape) - 1]
-    result = _product(
+    result = product(
         coupling, [("input", source, batch + "i"), ("weight", call["weight"], "oi")], batch + "o", call.shape
     )
     coupling.role(call.node.args[1], 0, "producer")
     coupling.role(call.node.args[1], 1, "consumer")
-    return _with_bias(coupling, call, result, len(call.shape) - 1)
+    return with_bias(coupling, call, result, len(call.shape) - 1)
 
 
 def matmul(coupling: Coupling, call: Call) -> Labels:
@@ -111,7 +113,7 @@ def matmul(coupling: Coupling, call: Call) -> Labels:
     left = _batch(len(first.shape) - 2) + "mk" if len(first.shape) > 1 else "k"
     right = _batch(len(second.shape) - 2) + "kn" if len(second.shape) > 1 else "k"
     output = max(left[:-2], right[:-2], key=len) + ("m" if "m" in left else "") + ("n" if "n" in right else "")
-    return _product(coupling, [(first_name, first, left), (second_name, second, right)], output, call.shape)
+    return product(coupling, [(first_name, first, left), (second_name, second, right)], output, call.shape)
 
 
 def _batch(count: int) -> str:
@@ -121,11 +123,54 @@ def _batch(count: int) -> str:
 
 def addmm(coupling: Coupling, call: Call) -> Labels:
     """`addmm(bias, (m, k), (k, n))`."""
-    result = _product(coupling, [("mat1", call["mat1"], "mk"), ("mat2", call["mat2"], "kn")], "mn", call.shape)
-    coupling.role(call.node.args[2], 1, "producer")
-    coupling.role(call.node.args[2], 0, "consumer")
-    call.arguments["bias"] = call["self"]
-    return _with_bias(coupling, call, result, 1)
+    result = product(coupling, [("mat1", call["mat1"], "mk"), ("mat2", call["mat2"], "kn")], "mn", call.shape)
+    coupling.role(call.node_of("mat2"), 1, "producer")
+    coupling.role(call.node_of("mat2"), 0, "consumer")
+    if len(call["self"].shape) == 1:
+        coupling.role(call.node_of("self"), 0, "producer")
+    return broadcast(coupling, [result, call["self"]], call.shape)
+
+
+def baddbmm(coupling: Coupling, call: Call) -> Labels:
+    """`baddbmm(added, (b, m, k), (b, k, n))`, `addbmm` (the batch summed over)."""
+    batch = "b" if call.name.startswith("b") else ""
+    operands = [("batch1", call["batch1"], "bmk"), ("batch2", call["batch2"], "bkn")]
+    result = product(coupling, operands, batch + "mn", call.shape)
+    return broadcast(coupling, [result, call["self"]], call.shape)
+
+
+def vectors(coupling: Coupling, call: Call) -> Labels:
+    """`mv` (m, k) × (k), `dot` (k) × (k), `outer` (m) × (n)."""
+    letters = {"mv": ("mk", "k", "m"), "dot": ("k", "k", ""), "outer": ("m", "n", "mn")}
+    left, right, output = letters[call.name]
+    (first, a), (second, b) = call.tensors()
+    return product(coupling, [(first, a, left), (second, b, right)], output, call.shape)
+
+
+def einsum(coupling: Coupling, call: Call) -> Labels:
+    """An Einstein summation as it is written; a letter twice in one operand (a diagonal) is frozen."""
+    equation, tensors = str(call["equation"]).replace(" ", ""), call["tensors"]
+    inputs, _, output = equation.partition("->")
+    terms = inputs.split(",")
+    if "->" not in equation:
+        letters = inputs.replace(",", "").replace("...", "")
+        output = ("..." if "..." in inputs else "") + "".join(sorted(c for c in letters if letters.count(c) == 1))
+    spread = max(len(t.shape) - len(w.replace("...", "")) for t, w in zip(tensors, terms, strict=True))
+    operands: list[Operand] = []
+    for given, term in zip(tensors, terms, strict=True):
+        missing = len(given.shape) - len(term.replace("...", "")) if "..." in term else 0
+        written = term.replace("...", _ELLIPSIS[spread - missing : spread])
+        diagonal = len(set(written)) < len(written)
+        dims = range(len(given.shape)) if diagonal else ()
+        labels = coupling.freeze_axes(given, dims, "takes a diagonal of it")
+        operands.append(("tensors", labels, written))
+    for node, (_, _, written) in zip(call.node_of("tensors"), operands, strict=True):
+        for dim, letter in enumerate(written):
+            coupling.role(node, dim, "producer" if letter in output else "consumer")
+    return product(coupling, operands, output.replace("...", _ELLIPSIS[:spread]), call.shape)
+
+
+_ELLIPSIS = "01234567"  # names of the dimensions that "..." stands for
 
 
 def attention(coupling: Coupling, call: Call) -> Labels:
@@ -133,65 +178,34 @@ def attention(coupling: Coupling, call: Call) -> Labels:
     query, key, value = call["query"], call["key"], call["value"]
     batch = _batch(len(query.shape) - 2)
     if call.get("enable_gqa") and query.shape[-3] != key.shape[-3]:
-        for labels in (query, key, value):
-            for axis in labels.axes:
-                coupling.freeze(axis.atoms, "shares keys between heads")
-        return Labels(call.shape)
+        key, value = (_shared(coupling, labels, query.shape[-3]) for labels in (key, value))
     scores_shape = (*query.shape[:-1], key.shape[-2])
-    scores = _product(
-        coupling, [("query", query, batch + "td"), ("key", key, batch + "sd")], batch + "ts", scores_shape
-    )
+    scores = product(coupling, [("query", query, batch + "td"), ("key", key, batch + "sd")], batch + "ts", scores_shape)
     mask = call.get("attn_mask")
     if mask is not None:
-        from edgeprune.graph.rules.elementwise import broadcast
-
         scores = broadcast(coupling, [scores, mask], scores_shape)
     scores = coupling.freeze_axes(scores, [-1, -2], "normalises over it")
-    return _product(
+    return product(
         coupling, [("scores", scores, batch + "ts"), ("value", value, batch + "se")], batch + "te", call.shape
     )
 
 
-def convolution(coupling: Coupling, call: Call) -> Labels:
-    """`conv1d/2d/3d(input (n, c, …), weight (o, c/groups, …), bias (o), …, groups)`."""
-    source, weight, groups = call["input"], call["weight"], int(call.get("groups", 1))
-    source = coupling.freeze_axes(source, [0, *range(2, len(source.shape))], "slides over it")
-    weight = coupling.freeze_axes(weight, range(2, len(weight.shape)), "slides over it")
-    source, inputs = coupling.along(source, 1)
-    weight, outputs = coupling.along(weight, 0)
-    weight, taps = coupling.along(weight, 1)
-    kernel = call.node.args[1]
-    if groups == 1:
-        operands = [
-            ("input", Labels(source.shape, source.axes), "nc" + "xyz"[: len(source.shape) - 2]),
-            ("weight", weight, "oc" + "uvw"[: len(weight.shape) - 2]),
-        ]
-        result = _product(coupling, operands, "no" + "pqr"[: len(call.shape) - 2], call.shape)
-        coupling.role(kernel, 0, "producer")
-        coupling.role(kernel, 1, "consumer")
-        return _with_bias(coupling, call, result, 1)
-    if inputs is None:
-        for atoms in (outputs, taps):
-            if atoms is not None:
-                coupling.freeze(atoms, "convolves a fixed dimension in groups")
-        return _with_bias(coupling, call, Labels(call.shape), 1)
-    if source.shape[1] == groups:  # depthwise: each input channel has its own outputs
-        if outputs is not None:
-            coupling.tie(inputs[:, None], outputs.reshape(groups, -1))
-    else:  # the same positions in every group
-        coupling.tie(inputs.reshape(groups, -1)[:1], inputs.reshape(groups, -1))
-        if taps is not None:
-            coupling.tie(taps, inputs.reshape(groups, -1)[0])
-        coupling.contracted("weight", 1)
-        coupling.role(kernel, 0, "producer")
-        coupling.role(kernel, 1, "consumer")
-        if outputs is not None:
-            coupling.tie(outputs.reshape(groups, -1)[:1], outputs.reshape(groups, -1))
-    axes = () if outputs is None else (Axis((1,), outputs),)
-    return _with_bias(coupling, call, Labels(call.shape, axes), 1)
+def _shared(coupling: Coupling, labels: Labels, heads: int) -> Labels:
+    """Keys or values that several query heads share: a shared head goes with all of its query heads.
+
+    One that all query heads share stays, and any of those may go.
+    """
+    dim = len(labels.shape) - 3
+    if labels.shape[dim] == 1:
+        return labels
+    labels, atoms = coupling.along(labels, dim)
+    axes = [axis for axis in labels.axes if dim not in axis.dims]
+    if atoms is not None:
+        axes.append(Axis((dim,), np.repeat(atoms, heads // labels.shape[dim])))
+    return Labels((*labels.shape[:dim], heads, *labels.shape[dim + 1 :]), tuple(axes))
 
 
-def _with_bias(coupling: Coupling, call: Call, result: Labels, dim: int) -> Labels:
+def with_bias(coupling: Coupling, call: Call, result: Labels, dim: int) -> Labels:
     """Tie the bias to dimension `dim` of the result."""
     bias: Labels | None = call.get("bias")
     if bias is None or not bias.axes:
@@ -201,10 +215,7 @@ def _with_bias(coupling: Coupling, call: Call, result: Labels, dim: int) -> Labe
         coupling.freeze(bias.axes[0].atoms, "adds it to a fixed dimension")
         return result
     coupling.tie(bias.axes[0].atoms, axis.atoms)
-    names = argument_names(call.node)
-    position = names.index("bias") if "bias" in names else 0
-    if position < len(call.node.args):
-        coupling.role(call.node.args[position], 0, "producer")
+    coupling.role(call.node_of("bias"), 0, "producer")
     return result
 
 
@@ -214,8 +225,9 @@ RULES: dict[str, Rule] = {
     "bmm": matmul,
     "mm": matmul,
     "addmm": addmm,
+    "baddbmm": baddbmm,
+    "addbmm": baddbmm,
+    **dict.fromkeys(("mv", "dot", "outer"), vectors),
+    "einsum": einsum,
     "scaled_dot_product_attention": attention,
-    "conv1d": convolution,
-    "conv2d": convolution,
-    "conv3d": convolution,
 }

@@ -117,7 +117,8 @@ _NAMES = """
     sinh cosh tanh erf erfc sigmoid floor ceil round trunc frac clamp clamp_min clamp_max clip isnan isinf nan_to_num
     relu relu6 leaky_relu elu selu celu gelu silu mish hardtanh hardswish hardsigmoid softplus softsign log_sigmoid
         threshold hardshrink softshrink tanhshrink rrelu dropout alpha_dropout feature_dropout feature_alpha_dropout
-    float half double bfloat16 zeros_like ones_like full_like rand_like randn_like bernoulli
+    logit xlogy hypot heaviside sgn signbit erfinv isfinite isclose logaddexp bitwise_xor logical_xor
+    fill copy zero float half double bfloat16 zeros_like ones_like full_like rand_like randn_like bernoulli
 """
 
 RULES: dict[str, Rule] = {

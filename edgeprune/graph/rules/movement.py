@@ -9,6 +9,7 @@ import torch
 
 from edgeprune.graph.coupling import Call, Coupling, Rule
 from edgeprune.graph.labels import Axis, Labels, label_tensor, read_off
+from edgeprune.graph.operators import FILLS
 from edgeprune.graph.rules.elementwise import broadcast
 
 __all__ = ["RULES"]
@@ -20,43 +21,43 @@ def move(coupling: Coupling, call: Call) -> Labels | list[Labels]:
     """Any operator that copies elements of one tensor to other places."""
     name, source = call.tensors()[0]
     axes: list[list[Axis]] = [[] for _ in call.shapes]
-    for axis in source.axes:
+    for axis in sorted(source.axes, key=coupling.is_free):
         try:
             moved = _run(call, name, label_tensor(axis, source.shape))
-        except RuntimeError:  # this variant does not work on integers
+        except (RuntimeError, TypeError):
             coupling.freeze(axis.atoms, "has no pruning rule in this form")
             continue
-        covered: list[np.ndarray[Any, Any]] = []
         for out, result in zip(axes, moved, strict=True):
             found, constant = read_off(result)
             if found is not None:
                 out.append(_with_padding(coupling, found))
-            elif constant > 0:
-                covered.append(np.array([constant]))
-        for atoms in covered:  # one index was picked out: what follows depends on it alone
-            coupling.freeze(atoms, "picks it out by its index")
+            elif constant > 0:  # one index was picked out: what follows depends on it alone
+                coupling.freeze(np.array([constant]), "picks it out by its index")
     outputs = [_without_overlap(coupling, shape, found) for shape, found in zip(call.shapes, axes, strict=True)]
     return outputs if isinstance(call.node.meta["val"], list | tuple) else outputs[0]
 
 
 def _run(call: Call, name: str, labels: torch.Tensor) -> list[torch.Tensor]:
-    arguments = {key: _materialise(value) for key, value in call.arguments.items()}
+    arguments = {key: _materialise(call, key, value) for key, value in call.arguments.items()}
     arguments[name] = labels
     if call.name == "view":  # the label tensor is expanded, and may not be viewable where the real one is
         return [labels.reshape(arguments["size"])]
-    if call.name == "pad" and call["mode"] != "constant":  # repeats indices; not there for integers
-        arguments[name] = labels.double()
-    elif "pad" in call.name:
+    if "pad" in call.name and call.get("mode", "constant") == "constant":
         arguments["value"] = _PADDED
-    result = cast("Any", call.node.target)(**{("self" if k == "self" else k): v for k, v in arguments.items()})
+    operator = cast("Any", call.node.target)
+    try:
+        result = operator(**arguments)
+    except RuntimeError:  # not there for integers; double precision holds every label exactly
+        result = operator(**{**arguments, name: labels.double()})
     results = result if isinstance(result, list | tuple) else [result]
     return [item.to(torch.int64) for item in results]
 
 
-def _materialise(value: Any) -> Any:
-    """Other tensor arguments only lend their shape (view_as, expand_as)."""
+def _materialise(call: Call, name: str, value: Any) -> Any:
+    """Other tensors: their values where they are constant, else they only lend their shape (view_as, expand_as)."""
     if isinstance(value, Labels):
-        return torch.empty(1).expand(value.shape)
+        constant = call.constant(call.node_of(name))
+        return torch.empty(1).expand(value.shape) if constant is None else constant
     return value
 
 
@@ -70,7 +71,7 @@ def _with_padding(coupling: Coupling, axis: Axis) -> Axis:
 
 
 def _without_overlap(coupling: Coupling, shape: tuple[int, ...], axes: list[Axis]) -> Labels:
-    """Where two axes ended up on one dimension, an index would depend on both: the later one is frozen."""
+    """Where two axes ended up on one dimension, an index would depend on both: the later one (a free one) is frozen."""
     kept: list[Axis] = []
     for axis in axes:
         if any(set(axis.dims) & set(other.dims) for other in kept):
@@ -137,32 +138,133 @@ def _unsqueezed(labels: Labels, dim: int) -> Labels:
     return Labels(shape, tuple(Axis(tuple(d + (d >= dim) for d in a.dims), a.atoms) for a in labels.axes))
 
 
-def strided(coupling: Coupling, call: Call) -> Labels | list[Labels]:
-    """A slice with a step cannot be written on a narrower dimension: it freezes what it strides over."""
-    if int(call.get("step", 1)) != 1:
-        name, source = call.tensors()[0]
-        call.arguments[name] = coupling.freeze_axes(source, [int(call["dim"])], "strides over it")
-    return move(coupling, call)
+def shaped(coupling: Coupling, call: Call) -> Labels:
+    """`view_as`, `expand_as`: a movement whose result has, for good, the sizes of the other tensor."""
+    moved = expanded(coupling, call) if call.name == "expand_as" else cast("Labels", move(coupling, call))
+    broadcast(coupling, [moved, call["other"]], call.shape)
+    return moved
 
 
-def rolled(coupling: Coupling, call: Call) -> Labels | list[Labels]:
+def expanded(coupling: Coupling, call: Call) -> Labels:
+    """`expand`: what is repeated along a dimension of literal size is the same everywhere, and may be repeated less."""
+    source: Labels = call["self"]
+    moved = cast("Labels", move(coupling, call))
+    sizes = [None, *call.shape[1:]] if call.name == "expand_as" else call.node_of("size")
+    first = len(call.shape) - len(source.shape)
+    spread = [
+        d
+        for d, size in enumerate(call.shape)
+        if isinstance(sizes[d], int) and size > 1 and (d < first or source.shape[d - first] == 1)
+    ]
+    return Labels(call.shape, (*moved.axes, *(Axis((d,), coupling.free(call.shape[d])) for d in spread)))
+
+
+def filled(coupling: Coupling, call: Call) -> Labels:
+    """`zeros`, `full` …: the same everywhere, so that a dimension of literal size may be shorter."""
+    sizes = call.node_of("size")
+    axes = [Axis((d,), coupling.free(n)) for d, n in enumerate(call.shape) if isinstance(sizes[d], int) and n > 1]
+    return Labels(call.shape, tuple(axes))
+
+
+def reindexed(coupling: Coupling, call: Call) -> Labels | list[Labels]:
+    """`roll`, strided `slice`, `index_select`: surgery writes what is left of the order as an index table."""
     name, source = call.tensors()[0]
-    dims = list(call.get("dims", ())) or list(range(len(source.shape)))
-    call.arguments[name] = coupling.freeze_axes(source, dims, "rolls it")
+    if call.name == "slice":
+        dims = [int(call["dim"])] if int(call.get("step", 1)) != 1 else []
+    elif call.name == "roll":
+        dims = [int(d) for d in call.get("dims", ())] or list(range(len(source.shape)))
+    else:
+        dims = [int(call["dim"])]
+        if call.constant(call.node_of("index")) is None:
+            source = coupling.freeze_axes(source, dims, "looks entries up in it")
+    for dim in dims:
+        source = coupling.along(source, dim)[0]
+    call.arguments[name] = source
     return move(coupling, call)
+
+
+def indexed(coupling: Coupling, call: Call) -> Labels:
+    """`x[index, …]`: one constant table of indices picks them as it stands; any other freezes what it looks up in."""
+    source: Labels = call["self"]
+    tables = {dim: table for dim, table in enumerate(call.node_of("indices")) if table is not None}
+    values = {dim: call.constant(table) for dim, table in tables.items()}
+    (dim, value), *others = values.items()
+    if others or value is None or value.dtype != torch.int64 or value.dim() != 1:
+        source = coupling.freeze_axes(source, list(tables), "looks entries up in it")
+        values = {dim: torch.zeros(call["indices"][dim].shape, dtype=torch.int64) for dim in tables}
+        if any(call["indices"][dim].shape and table.meta["val"].dtype == torch.bool for dim, table in tables.items()):
+            source = coupling.freeze_axes(source, range(len(source.shape)), "selects by a mask")
+    else:
+        source = coupling.along(source, dim)[0]
+    call.arguments["self"] = source
+    axes = []
+    for axis in source.axes:
+        moved = label_tensor(axis, source.shape)[tuple(values.get(d, slice(None)) for d in range(len(source.shape)))]
+        found, constant = read_off(moved)
+        if found is not None:
+            axes.append(found)
+        elif constant > 0:
+            coupling.freeze(np.array([constant]), "picks it out by its index")
+    return _without_overlap(coupling, call.shape, axes)
+
+
+def shuffled(coupling: Coupling, call: Call) -> Labels | list[Labels]:
+    """`channel_shuffle`: the same positions of every group."""
+    source, atoms = coupling.along(call["self"], 1)
+    if atoms is not None:
+        coupling.tie(atoms.reshape(int(call["groups"]), -1)[:1], atoms.reshape(int(call["groups"]), -1))
+    call.arguments["self"] = source
+    return move(coupling, call)
+
+
+def windows(coupling: Coupling, call: Call) -> Labels | list[Labels]:
+    """`unfold` of one dimension into overlapping windows, which has to stay; the others pass on."""
+    source: Labels = call["self"]
+    call.arguments["self"] = coupling.freeze_axes(source, [int(call["dimension"])], "slides over it")
+    return move(coupling, call)
+
+
+def columns(coupling: Coupling, call: Call) -> Labels:
+    """`im2col` (n, c, h, w) to (n, c × kernel, positions): each channel becomes as many rows as the kernel has taps."""
+    source: Labels = call["self"]
+    last = len(source.shape) - 1
+    source = coupling.freeze_axes(source, [*range(last - 2), last - 1, last], "slides over it")
+    axis = source.axis(last - 2)
+    taps = call.shape[-2] // source.shape[last - 2]
+    return Labels(call.shape, () if axis is None else (Axis((last - 2,), np.repeat(axis.atoms, taps)),))
+
+
+def from_columns(coupling: Coupling, call: Call) -> Labels:
+    """`col2im` (n, c × kernel, positions) to (n, c, h, w)."""
+    source: Labels = call["self"]
+    dim = len(source.shape) - 2
+    source = coupling.freeze_axes(source, [*range(dim), dim + 1], "adds up along it")
+    source, atoms = coupling.along(source, dim)
+    if atoms is None:
+        return Labels(call.shape)
+    rows = atoms.reshape(call.shape[-3], -1)
+    coupling.tie(rows[:, :1], rows)
+    return Labels(call.shape, (Axis((dim,), rows[:, 0].copy()),))
 
 
 _MOVES = """
-    view reshape _unsafe_view view_as reshape_as flatten unflatten permute transpose t mT numpy_T adjoint movedim
-    moveaxis     swapaxes swapdims squeeze unsqueeze expand expand_as broadcast_to split split_with_sizes chunk unbind
+    view reshape _unsafe_view flatten unflatten permute transpose t mT numpy_T adjoint movedim
+    moveaxis swapaxes swapdims squeeze unsqueeze split split_with_sizes chunk unbind
     select narrow flip constant_pad_nd pad repeat tile repeat_interleave pixel_shuffle pixel_unshuffle
     contiguous clone detach alias lift_fresh_copy lift_fresh detach_ positive
 """
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_MOVES.split(), move),
-    "slice": strided,
-    "roll": rolled,
+    **dict.fromkeys(("expand", "broadcast_to"), expanded),
+    **dict.fromkeys(("view_as", "reshape_as", "expand_as"), shaped),
+    **dict.fromkeys(FILLS, filled),
+    **dict.fromkeys(("slice", "roll", "index_select"), reindexed),
+    "index": indexed,
+    "channel_shuffle": shuffled,
+    "unfold": windows,
+    "im2col": columns,
+    "col2im": from_columns,
     "cat": concatenate,
     "concat": concatenate,
     "stack": concatenate,

@@ -13,6 +13,12 @@ def batch_norm(coupling: Coupling, call: Call) -> Labels:
     """Per channel (dimension 1): scale, shift and statistics are tied to it."""
     source: Labels = call["input"]
     source, atoms = coupling.along(source, 1)
+    if call.get("training") is True and call.get("running_mean") is None:  # statistics of this very tensor
+        others = {d for axis in source.axes for d in axis.dims if d != 1}
+        for axis in source.axes:
+            if axis.is_joint:
+                source = coupling.separate(source, axis, [coupling.deciding(axis)])
+        coupling.mixed("input", source, sorted(d for d in others if source.axis(d) is not None))
     for name in ("weight", "bias", "running_mean", "running_var"):
         labels: Labels | None = call.get(name)
         if labels is None:
@@ -58,7 +64,8 @@ def group_norm(coupling: Coupling, call: Call) -> Labels:
             else:
                 coupling.tie(axis.atoms, atoms)
     if atoms is not None and groups != len(atoms):
-        coupling.tie(atoms.reshape(groups, -1)[:1], atoms.reshape(groups, -1))
+        each = atoms.reshape(groups, -1)
+        coupling.tie(each[:1] if coupling.granularity.grouped == "positions" else each[:, :1], each)
         coupling.mixed("input", source, [1])
     return Labels(call.shape, source.axes)
 
@@ -66,6 +73,24 @@ def group_norm(coupling: Coupling, call: Call) -> Labels:
 def instance_norm(coupling: Coupling, call: Call) -> Labels:
     """Per sample and channel: like batch-norm for the coupling."""
     return batch_norm(coupling, call)
+
+
+def weight_norm(coupling: Coupling, call: Call) -> Labels | list[Labels]:
+    """`_weight_norm(v, g, dim)`: the norm of v over all dimensions but one, of what is kept."""
+    direction: Labels = call["v"]
+    dim = int(call.get("dim", 0)) % len(direction.shape)
+    result = broadcast(coupling, [direction, call["g"]], direction.shape)
+    coupling.mixed("v", direction, [d for axis in direction.axes for d in axis.dims if d != dim])
+    outputs = [result, Labels(call["g"].shape, call["g"].axes)][: len(call.shapes)]
+    return outputs if isinstance(call.node.meta["val"], list | tuple) else result
+
+
+def ranked(coupling: Coupling, call: Call) -> Labels | list[Labels]:
+    """`sort`, `topk` …: along their dimension positions have a meaning; the others pass on."""
+    _, source = call.tensors()[0]
+    source = coupling.freeze_axes(source, [int(call.get("dim", -1))], "ranks along it")
+    outputs = [Labels(shape, source.axes) for shape in call.shapes]
+    return outputs if isinstance(call.node.meta["val"], list | tuple) else outputs[0]
 
 
 def softmax(coupling: Coupling, call: Call) -> Labels:
@@ -83,5 +108,7 @@ RULES: dict[str, Rule] = {
     "instance_norm": instance_norm,
     "softmax": softmax,
     "log_softmax": softmax,
-    "cumsum": softmax,
+    **dict.fromkeys(("cumsum", "cumprod", "logcumsumexp"), softmax),
+    **dict.fromkeys(("sort", "argsort", "topk"), ranked),
+    **dict.fromkeys(("_weight_norm", "_weight_norm_interface"), weight_norm),
 }

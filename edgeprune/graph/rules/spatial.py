@@ -39,6 +39,8 @@ def index_of_extreme(coupling: Coupling, call: Call) -> Labels | list[Labels]:
     name, source = call.tensors()[0]
     given = call.get("dim")
     dims = range(len(source.shape)) if given is None else [int(given)]
+    if given is not None and call.name in ("max", "min") and not any(user.args[1] == 1 for user in call.node.users):
+        dims = []  # only the values are used
     call.arguments[name] = coupling.freeze_axes(source, dims, "returns positions in it")
     return reduction(coupling, call)
 
@@ -52,6 +54,14 @@ def pooling(coupling: Coupling, call: Call) -> Labels | list[Labels]:
     source = coupling.freeze_axes(source, range(len(source.shape) - spatial, len(source.shape)), "slides over it")
     outputs = [Labels(shape, source.axes) for shape in call.shapes]
     return outputs if isinstance(call.node.meta["val"], list | tuple) else outputs[0]
+
+
+def sampled(coupling: Coupling, call: Call) -> Labels:
+    """`grid_sampler(input (n, c, …), grid)`: channels pass on."""
+    source, grid = call["input"], call["grid"]
+    coupling.freeze_axes(grid, range(len(grid.shape)), "samples at it")
+    source = coupling.freeze_axes(source, [0, *range(2, len(source.shape))], "samples from it")
+    return Labels(call.shape, source.axes)
 
 
 def embedding(coupling: Coupling, call: Call) -> Labels:
@@ -79,4 +89,5 @@ RULES: dict[str, Rule] = {
     "argmax": index_of_extreme,
     "argmin": index_of_extreme,
     "embedding": embedding,
+    "grid_sampler": sampled,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeprune.graph.coupling import Call, Coupling, Rule
 from edgeprune.graph.labels import Labels
-from edgeprune.graph.rules import contraction, elementwise, movement, normalization, spatial
+from edgeprune.graph.rules import contraction, convolution, elementwise, movement, normalization, recurrent, spatial
 
 __all__ = ["BARRIER", "RULES"]
 
@@ -24,6 +24,8 @@ BARRIER: Rule = barrier
 RULES: dict[str, Rule] = {
     **movement.RULES,
     **contraction.RULES,
+    **convolution.RULES,
+    **recurrent.RULES,
     **elementwise.RULES,
     **normalization.RULES,
     **spatial.RULES,
