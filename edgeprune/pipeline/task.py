@@ -9,7 +9,7 @@ What its user writes (`task.py`, named `task: task.py:Digits` in the project fil
         def train_batches(self) -> Iterable: ...          # optional, with loss: one epoch
         def loss(self, model, batch) -> Tensor: ...       # optional: calls the model, returns a scalar
 
-The optional two enable batch-norm re-estimation, fine-tuning and the importances that need gradients.
+The optional two enable batch-norm re-estimation, fine-tuning and the importances that need data.
 """
 
 from __future__ import annotations
