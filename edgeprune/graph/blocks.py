@@ -18,7 +18,7 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 
 from edgeprune.errors import UsageError, did_you_mean
-from edgeprune.graph.cost import macs_of
+from edgeprune.graph.cost import VIEWS, macs_of
 from edgeprune.graph.operators import is_operator, operator_name, schema_of, shape_of
 
 __all__ = ["Block", "dropped_branches", "find_blocks", "named_blocks", "without_blocks"]
@@ -62,14 +62,17 @@ def find_blocks(module: GraphModule) -> tuple[Block, ...]:
             cone = _cone(node, branch)
             if not cone:
                 continue
-            own = [n for n in nodes if n in cone and n.op == "get_attr"]
-            own = [n for n in own if all(r in cone for r in readers[id(_attribute(module, n))])]
-            tensors = {id(t): t for t in (_attribute(module, n) for n in own)}
+            own = {
+                str(n.target): _attribute(module, n)
+                for n in nodes
+                if n in cone and n.op == "get_attr" and cone.issuperset(readers[id(_attribute(module, n))])
+            }
+            tensors = {id(value): value for value in own.values()}
             params = sum(t.numel() for t in tensors.values() if isinstance(t, torch.nn.Parameter))
             if params:
                 macs = sum(macs_of(n) for n in cone if n.op == "call_function")
                 inside = tuple(n.name for n in sorted(cone, key=order.__getitem__))
-                names = tuple(str(n.target) for n in own)
+                names = tuple(name for name, value in own.items() if isinstance(value, torch.Tensor))
                 share = macs / all_macs if all_macs else 0.0
                 found.append(Block("", names, params, macs // batch, share, node.name, branch, inside))
     return _named(module, found)
@@ -111,9 +114,17 @@ def _cone(addition: Node, branch: int) -> set[Node]:
         if all(user in cone or user is addition for user in node.users):
             cone.add(node)
             waiting.extend(node.all_input_nodes)
-    # What changes a tensor that stays in place cannot go.
-    outside = (n for n in cone if n.op == "call_function" and is_operator(n) and schema_of(n).is_mutable)
-    return set() if any(n.args and n.args[0] not in cone for n in outside) else cone
+    # What changes a tensor that stays, in place, cannot go.
+    changing = [n for n in cone if n.op == "call_function" and is_operator(n) and schema_of(n).is_mutable]
+    return set() if any(_base(n) not in cone for n in changing) else cone
+
+
+def _base(node: Node) -> Node:
+    """The node that made the memory which an in-place operator changes."""
+    source = cast("Node", node.args[0])
+    while source.op == "call_function" and operator_name(source) in VIEWS and isinstance(source.args[0], Node):
+        source = source.args[0]
+    return source
 
 
 def _sum(node: Node) -> set[Node]:

@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 
 from edgeprune.graph.operators import operator_name, shape_of
 
-__all__ = ["Cost", "cost_of", "macs_of"]
+__all__ = ["VIEWS", "Cost", "cost_of", "macs_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def macs_of(node: Node) -> int:
 
 
 # These return a view of their first argument: no memory of their own.
-_VIEWS = frozenset([
+VIEWS = frozenset([
     *("view", "reshape", "_unsafe_view", "flatten", "unflatten", "permute", "transpose", "t", "squeeze", "unsqueeze"),
     *("expand", "slice", "select", "narrow", "split", "split_with_sizes", "chunk", "unbind", "getitem"),
     *("detach", "alias", "dropout", "contiguous"),
@@ -83,7 +83,7 @@ def _peak(module: GraphModule) -> int:
     for node in nodes:
         source = node.args[0] if node.args and isinstance(node.args[0], Node) else None
         name = operator_name(node) if node.op == "call_function" else ""
-        base[node] = base[source] if name in _VIEWS and source is not None else node
+        base[node] = base[source] if name in VIEWS and source is not None else node
     last = {node: i for i, node in enumerate(nodes)}
     for i, node in enumerate(nodes):
         for used in node.all_input_nodes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import pytest
@@ -48,7 +49,7 @@ class Model(nn.Module):
         return result
 
 
-def small(forward: Callable[..., Tensor]) -> tuple[nn.Module, Captured]:
+def small(forward: Callable[..., Tensor]) -> tuple[Any, Captured]:
     torch.manual_seed(0)
     model = randomised(Model(forward))
     return model, capture(model, (torch.randn(2, 6),))
@@ -58,7 +59,7 @@ def names(captured: Captured) -> list[str]:
     return [block.name for block in captured.blocks]
 
 
-def nested(m: nn.Module, x: Tensor) -> Tensor:
+def nested(m: Any, x: Tensor) -> Tensor:
     y = m.a(x)
     y = y + F.relu(m.b(y))
     return torch.relu(x + m.c(y))
@@ -69,7 +70,7 @@ CASES: dict[str, tuple[Callable[..., Tensor], dict[str, Callable[..., Tensor]]]]
     "plain": (lambda m, x: x + m.a(x), {"a": lambda _, x: x}),
     "left": (lambda m, x: m.a(x) + x, {"a": lambda _, x: x}),
     "in place": (lambda m, x: m.a(x).add_(x), {"a": lambda _, x: x}),
-    "relu after": (lambda m, x: torch.relu(x + m.b(m.a(x))), {"b": lambda _, x: torch.relu(x)}),
+    "relu after": (lambda m, x: torch.relu(x + m.b(m.a(x))), {"a": lambda _, x: torch.relu(x)}),
     "relu in place, x read later": (
         lambda m, x: torch.relu_(x + m.a(x)) * m.c(x),
         {"a": lambda m, x: torch.relu(x) * m.c(x)},
@@ -98,7 +99,14 @@ CASES: dict[str, tuple[Callable[..., Tensor], dict[str, Callable[..., Tensor]]]]
     "read elsewhere": (lambda m, x: (x + (y := m.a(x))) * y, {}),
     "no parameters": (lambda m, x: m.a(x) * 0.5 * (1 + torch.tanh(x + 0.044 * x**3)), {}),
     "broadcast": (lambda m, x: x + m.a(x).mean(1, keepdim=True), {}),
-    "changes what stays": (lambda m, x: m.b(x * 1.0) + m.a(torch.relu_(x)) + x, {}),
+    "changed in place before": (
+        lambda m, x: m.b(x * 1.0) + m.a(torch.relu_(x)) + x,
+        {"a": lambda _, x: torch.relu(x)},  # both linear layers
+    ),
+    "changes a part of what stays": (
+        lambda m, x: m.b(x) + (x + m.a(x[:, :3].relu_().repeat(1, 2))),
+        {"b": lambda m, x: torch.cat([x[:, :3].relu(), x[:, 3:]], 1) + m.a(x[:, :3].relu().repeat(1, 2))},
+    ),
 }
 
 
