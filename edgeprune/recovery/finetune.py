@@ -25,7 +25,7 @@ __all__ = ["FineTuneReport", "finetune", "learning_rate"]
 
 @dataclass(frozen=True, slots=True)
 class FineTuneReport:
-    """What was trained. `final_loss` is the last epoch's mean loss, `seconds` includes the time before a resume."""
+    """What was trained. `final_loss` is per example of the last epoch, `seconds` includes the time before a resume."""
 
     epochs: int
     steps: int
@@ -103,7 +103,7 @@ class _Trainer:
         self.module.train()
         if self.teacher is not None:
             self.teacher.eval()
-        total, done = 0.0, 0
+        total, seen, done = 0.0, 0, 0
         steps = self.settings.epochs * state.steps_per_epoch
         with recorded(self.module) as calls:
             for batch in _limited(batches, self.settings):
@@ -112,15 +112,16 @@ class _Trainer:
                     group["lr"] = rate
                 calls.clear()
                 value = self._update(batch, calls, f"epoch {state.epoch + 1}, step {done + 1}")
-                total, done = total + value, done + 1
-                self.step.advance(1, f"loss {total / done:.3f}")  # of the epoch so far, as `final_loss` is of a whole one
+                examples = _examples(calls)
+                total, seen, done = total + examples * value, seen + examples, done + 1
+                self.step.advance(1, f"loss {total / seen:.3f}")  # of the epoch so far
         if done == 0:
             raise _no_batches()
         return replace(
             state,
             epoch=state.epoch + 1,
             steps=state.steps + done,
-            final_loss=total / done,
+            final_loss=total / seen,
             seconds=state.seconds + time.monotonic() - started,
         )
 
@@ -157,6 +158,15 @@ def _optimizer(module: nn.Module, settings: FineTuneSettings) -> torch.optim.Opt
         momentum=settings.momentum,
         nesterov=settings.momentum > 0,
     )
+
+
+def _examples(calls: Calls) -> int:
+    """How many examples the calls saw: a last batch of three would else count as much as one of sixty-four."""
+    first = (
+        next((x for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor) and x.ndim), None)
+        for args, kwargs, _ in calls
+    )
+    return sum(1 if x is None else len(x) for x in first) or 1
 
 
 def _limited(batches: BatchSource, settings: FineTuneSettings) -> Iterator[Any]:

@@ -4,6 +4,7 @@ import copy
 import math
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.nn import functional
 
 from edgeprune.errors import StorageError, TaskError, UsageError
 from edgeprune.graph.capture import capture
+from edgeprune.progress import SILENT
 from edgeprune.records.recovery import FineTuneSettings
 from edgeprune.recovery.finetune import finetune, learning_rate
 
@@ -73,6 +75,36 @@ def test_learns_and_reports() -> None:
     assert before < 0.6
     assert accuracy(module) > 0.8
     assert not module.training
+
+
+def test_the_loss_is_the_mean_of_the_examples_live_and_at_the_end() -> None:
+    """A last batch of one counts as one example, not as much as one of three."""
+    notes: list[str] = []
+
+    class Step:
+        def advance(self, amount: int = 1, note: str = "") -> None:
+            if amount:
+                notes.append(note)
+
+    class Progress:
+        say = SILENT.say
+
+        @contextmanager
+        def step(self, description: str, total: int | None = None) -> Iterator[Step]:
+            yield Step()
+
+    def constant(model: nn.Module, batch: tuple[Tensor, float]) -> Tensor:
+        return model(batch[0]).sum() * 0 + batch[1]
+
+    def uneven() -> Iterator[tuple[Tensor, float]]:
+        yield torch.ones(3, 4), 1.0
+        yield torch.ones(1, 4), 5.0
+
+    settings = FineTuneSettings(epochs=1, learning_rate=0.1)
+    module = capture(nn.Linear(4, 2), (torch.ones(2, 4),)).module
+    report = finetune(module, uneven, constant, settings=settings, teacher=None, seed=0, progress=Progress())
+    assert report.final_loss == 2.0
+    assert notes[-2:] == ["loss 1.000", "loss 2.000"]
 
 
 def test_one_step_is_the_gradient_of_the_mixed_loss() -> None:
