@@ -164,6 +164,15 @@ class Prunable:
         branches = dropped_branches(self.module.graph, dropped)
         return verify(self.module, pruned, self._coupling, keep, self.example_inputs, dropped=branches)
 
+    def kept_atoms(self, candidate: Candidate) -> tuple[Coupling, NDArray[np.bool_]]:
+        """The coupling, and per atom of it whether the candidate keeps it; raises UsageError."""
+        return self._coupling, self._keep(candidate)
+
+    def graph_changed(self) -> None:
+        """Forget what was derived from the graph: it was edited."""
+        for derived in ("_coupling", "_groups", "blocks"):
+            self.__dict__.pop(derived, None)
+
     def _keep(self, candidate: Candidate) -> NDArray[np.bool_]:
         """Per atom, whether it stays."""
         if candidate.sparsity:
