@@ -125,7 +125,9 @@ def report_command(run: Path, json_output: bool) -> None:
         run = latest
     file = run / _RESULT if run.is_dir() else run
     quoted = shlex.quote(str(file.parent))
-    again = f"write it again from the run's journal: edgeprune run PROJECT --resume --run-dir {quoted}"
+    again = "name a run's folder, or its result.json"
+    if (file.parent / JOURNAL).exists():
+        again = f"write it again from the run's journal: edgeprune run PROJECT --resume --run-dir {quoted}"
     try:
         data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

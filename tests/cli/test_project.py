@@ -249,6 +249,10 @@ def test_a_report_of_nothing_says_what_is_missing(tmp_path: Path, capsys: pytest
         assert error.startswith(f"error: {tmp_path}/result.json")
         assert message in error
         assert f"--resume --run-dir {tmp_path}" in hint
+    (tmp_path / "model.onnx").write_bytes(b"\xff")
+    (tmp_path / "journal.jsonl").unlink()
+    assert run_cli(["report", str(tmp_path / "model.onnx")]) == 3
+    assert capsys.readouterr().err.splitlines()[-1] == "hint: name a run's folder, or its result.json"
 
 
 def test_the_command_that_resumes_keeps_all_other_options() -> None:
