@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgeprune.records.profile import DeviceProfile, load_profile
     from edgeprune.records.project import Project, load_project
     from edgeprune.records.result import Result
+    from edgeprune.recovery.reconstruct import Reconstruction, reconstruct
 
 _WHERE = {
     "Artifact": "edgeprune.records.artifact",
@@ -39,6 +40,7 @@ _WHERE = {
     "Measurement": "edgeprune.records.measurement",
     "Project": "edgeprune.records.project",
     "Pruned": "edgeprune.graph.captured",
+    "Reconstruction": "edgeprune.recovery.reconstruct",
     "Result": "edgeprune.records.result",
     "Task": "edgeprune.pipeline.task",
     "capture": "edgeprune.graph.capture",
@@ -47,6 +49,7 @@ _WHERE = {
     "load_profile": "edgeprune.records.profile",
     "load_project": "edgeprune.records.project",
     "measure": "edgeprune.pipeline.measure",
+    "reconstruct": "edgeprune.recovery.reconstruct",
     "save": "edgeprune.graph.storage",
     "search": "edgeprune.pipeline.search",
 }
@@ -62,6 +65,7 @@ __all__ = [
     "Measurement",
     "Project",
     "Pruned",
+    "Reconstruction",
     "Result",
     "Task",
     "capture",
@@ -70,6 +74,7 @@ __all__ = [
     "load_profile",
     "load_project",
     "measure",
+    "reconstruct",
     "save",
     "search",
 ]

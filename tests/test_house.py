@@ -30,6 +30,7 @@ PUBLIC = [
     "Measurement",
     "Project",
     "Pruned",
+    "Reconstruction",
     "Result",
     "Task",
     "capture",
@@ -38,6 +39,7 @@ PUBLIC = [
     "load_profile",
     "load_project",
     "measure",
+    "reconstruct",
     "save",
     "search",
 ]

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
 from edgeprune.errors import TaskError, UsageError
+from edgeprune.graph.coupling import Coupling
+from edgeprune.graph.rewriting import Keep
 from edgeprune.progress import SILENT, Progress
 from edgeprune.recovery.consumers import Consumer, consumers, input_of
 from edgeprune.recovery.distillation import recorded
@@ -92,7 +94,7 @@ def reconstruct(
         raise UsageError(f"there is no reconstruction {method!r}", hint=f"one of {', '.join(get_args(Method))}")
     started = time.monotonic()
     module, dense = pruned.module, captured.module
-    coupling, keep = captured.kept_atoms(pruned.candidate)
+    coupling, keep = _coupled(pruned, captured)
     work = list(consumers(dense, module, coupling, keep))
     layers: list[LayerReconstruction] = []
     changes: list[_Change] = []
@@ -113,6 +115,20 @@ def reconstruct(
         finally:
             pruned.graph_changed()
     return Reconstruction(method, tuple(layers), len(inputs), time.monotonic() - started)
+
+
+def _coupled(pruned: Pruned, captured: Captured) -> tuple[Coupling, Keep]:
+    """The coupling of the dense graph, and which of its atoms the pruned one has."""
+    hint = "give the captured model that prune() was called on"
+    try:
+        coupling, keep = captured.kept_atoms(pruned.candidate)
+    except UsageError as error:
+        raise UsageError(f"the pruned network was not pruned from this model: {error}", hint=hint) from error
+    for name, parameter in pruned.module.named_parameters():
+        labels = coupling.parameters.get(name)
+        if labels is not None and labels.kept_shape(keep) != tuple(parameter.shape):
+            raise UsageError(f"the pruned network was not pruned from this model: {name} differs", hint=hint)
+    return coupling, keep
 
 
 def _layer(
