@@ -22,7 +22,15 @@ from torch.fx import GraphModule, Node
 
 from edgeprune.graph.constants import Constants, attribute
 from edgeprune.graph.labels import Atoms, Axis, Labels
-from edgeprune.graph.operators import argument_names, concrete, is_operator, operator_name, schema_of, shape_of
+from edgeprune.graph.operators import (
+    argument_names,
+    concrete,
+    is_operator,
+    layer_of,
+    operator_name,
+    schema_of,
+    shape_of,
+)
 
 __all__ = ["Call", "Coupling", "Granularity", "Grouped", "Mixing", "Rule", "Split", "couple"]
 
@@ -165,9 +173,11 @@ class Coupling:
             self._ties.append((a[both], b[both]))
 
     def freeze(self, atoms: Atoms, why: str) -> None:
-        """These atoms can never go; `why` completes the sentence "<operator> at <node> ..."."""
+        """These atoms can never go; `why` completes the sentence "<operator> in <layer> ..."."""
         if atoms.size:
-            where = f"{operator_name(self._now)} at {self._now.name!r} " if self._now is not None else ""
+            where = ""
+            if self._now is not None and self._now.op == "call_function":
+                where = f"{operator_name(self._now)} in {layer_of(self._now) or 'the model itself'} "
             self._freezes.append((atoms.ravel(), where + why))
 
     def freeze_axes(self, labels: Labels, dims: Sequence[int], why: str) -> Labels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
@@ -72,7 +72,7 @@ class _Occurrences:
 
 
 def find_groups(coupling: Coupling) -> tuple[tuple[ChannelGroup, ...], tuple[ChannelGroup, ...]]:
-    """The prunable and the frozen groups, each in graph order.
+    """The prunable and the frozen groups, each in graph order; every tensor with dimensions is in one of them.
 
     Units are the connected components of atoms; those that occupy the same dimensions, each with the same
     number of indices, form a group. Linear in the number of indices, but for sorting them.
@@ -89,7 +89,19 @@ def find_groups(coupling: Coupling) -> tuple[tuple[ChannelGroup, ...], tuple[Cha
     frozen = np.zeros(int(coupling.component.max()) + 1, np.bool_)
     frozen[list(coupling.reasons)] = True
     stuck = frozen[rows.component]
-    return _prunable(coupling, places, rows[~stuck]), _stuck(coupling, places, rows[stuck])
+    groups = _prunable(coupling, places, rows[~stuck])
+    listed = {member.parameter for group in groups for member in group.members}
+    single = [replace(group, frozen="is a single unit") for group in groups if group.units == 1]
+    one = np.zeros((1, 1), np.int64)
+    single += [
+        ChannelGroup(_layer(name), 1, (Member(name, 0, one, "affine"),), "is a single unit")
+        for name, labels in coupling.parameters.items()
+        if labels.shape and set(labels.shape) == {1}
+    ]
+    frozen_groups = [*single, *_stuck(coupling, places, rows[stuck], listed)]
+    order = {name: i for i, name in enumerate(coupling.parameters)}
+    frozen_groups.sort(key=lambda group: order[group.members[0].parameter])
+    return tuple(group for group in groups if group.units > 1), tuple(frozen_groups)
 
 
 def _prunable(coupling: Coupling, places: list[Place], rows: _Occurrences) -> tuple[ChannelGroup, ...]:
@@ -129,16 +141,28 @@ def _role(coupling: Coupling, place: Place) -> Role:
     return cast("Role", coupling.roles.get(place, "affine"))
 
 
-def _stuck(coupling: Coupling, places: list[Place], rows: _Occurrences) -> tuple[ChannelGroup, ...]:
-    """Per dimension that computes units, what of it is frozen, with the first reason."""
-    groups = []
-    for run in rows.runs(rows.place):
-        name, dim = places[int(rows.place[run.start])]
-        if _role(coupling, (name, dim)) == "producer" and not name.endswith(".bias"):
-            member = Member(name, dim, rows.index[run][:, None], "producer")
-            reason = coupling.reasons[int(rows.component[run.start])]
+def _stuck(coupling: Coupling, places: list[Place], rows: _Occurrences, listed: set[str]) -> list[ChannelGroup]:
+    """Per dimension that computes units, what of it is frozen, with the first reason; then what is not yet listed.
+
+    A bias, or what else a layer has besides its weight, goes with the layer.
+    """
+    groups: list[ChannelGroup] = []
+    runs = [(places[int(rows.place[run.start])], run) for run in rows.runs(rows.place)]
+    runs.sort(key=lambda item: _role(coupling, item[0]) != "producer" or item[0][0].endswith(".bias"))
+    for (name, dim), run in runs:
+        role = _role(coupling, (name, dim))
+        producer = role == "producer" and not name.endswith(".bias")
+        if not producer and name in listed:
+            continue
+        listed.add(name)
+        member = Member(name, dim, rows.index[run][:, None], role)
+        reason = coupling.reasons[int(rows.component[run.start])]
+        same = [i for i, g in enumerate(groups) if g.name == _layer(name) and g.units == len(member.indices)]
+        if same and not producer:
+            groups[same[0]] = replace(groups[same[0]], members=(*groups[same[0]].members, member))
+        else:
             groups.append(ChannelGroup(_layer(name), len(member.indices), (member,), reason))
-    return tuple(groups)
+    return groups
 
 
 def _layer(parameter: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch.fx import Node
 
-__all__ = ["FILLS", "argument_names", "concrete", "is_operator", "operator_name", "schema_of", "shape_of"]
+__all__ = ["FILLS", "argument_names", "concrete", "is_operator", "layer_of", "operator_name", "schema_of", "shape_of"]
 
 # They make a tensor of a given size that is the same, or equally random, everywhere.
 FILLS = ("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty", "rand", "randn")
@@ -47,3 +47,9 @@ def concrete(value: object) -> Any:
 def shape_of(value: Any) -> tuple[int, ...]:
     """The concrete shape of a (fake) tensor."""
     return tuple(int(concrete(size)) for size in value.shape)
+
+
+def layer_of(node: Node) -> str:
+    """The dotted path of the module whose forward made the node; "" is the model's own, or not known."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(stack[-1][0]).removeprefix("L['self']").lstrip(".") if stack else ""

@@ -76,7 +76,7 @@ def test_groups_are_those_of_the_definition(family: tuple[str, torch.nn.Module, 
     name, _, captured = family
     if name in UNITS:
         assert {group.name: group.units for group in captured.groups} == UNITS[name]
-    assert [group.frozen for group in captured.frozen] == ["output at 'output' is the model's output"]
+    assert [group.frozen for group in captured.frozen] == ["is the model's output"]
 
 
 @pytest.mark.parametrize("ratio", [0.25, 0.5, 0.9])
@@ -88,7 +88,9 @@ def test_random_candidates_equal_their_reference(family: tuple[str, torch.nn.Mod
         assert pruned.verification is not None
         assert pruned.verification.relative_error <= 1e-9
         assert {g.name: g.units for g in pruned.groups} == {
-            name: len(units) for name, units in kept.items()
+            name: len(units)
+            for name, units in kept.items()
+            if len(units) > 1  # a last unit cannot go
         } or ratio == 0.9
         assert pruned.cost().params < captured.cost().params
         assert pruned.module(torch.randn(5, 3, 32, 32)).shape == (5, 10)

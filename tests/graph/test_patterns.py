@@ -246,13 +246,13 @@ def test_attention_with_view_minus_one() -> None:
 def test_an_operator_without_a_rule_is_a_barrier_with_a_name() -> None:
     net = captured(lambda s, x: s.b(torch.cdist(s.a(x), s.a(x))), 5, 7, a=nn.Linear(7, 6), b=nn.Linear(5, 3))
     assert net.groups == ()
-    assert [g.frozen for g in net.frozen if g.name == "a"] == ["cdist at 'cdist' has no pruning rule"]
+    assert [g.frozen for g in net.frozen if g.name == "a"] == ["cdist in the model itself has no pruning rule"]
 
 
 def test_softmax_over_channels_freezes_them() -> None:
     net = captured(lambda s, x: s.b(s.a(x).softmax(1)), 7, a=nn.Linear(7, 6), b=nn.Linear(6, 3))
     assert net.groups == ()
-    assert [g.frozen for g in net.frozen if g.name == "a"] == ["softmax at 'softmax' normalises over it"]
+    assert [g.frozen for g in net.frozen if g.name == "a"] == ["softmax in the model itself normalises over it"]
 
 
 def test_adding_the_input_freezes() -> None:
