@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["Atoms", "Axis", "Labels", "label_tensor", "read_off"]
+__all__ = ["Atoms", "Axis", "Labels", "label_tensor", "read_off", "reshaped"]
 
 Atoms = NDArray[np.int64]
 
@@ -91,16 +91,54 @@ def label_tensor(axis: Axis, shape: tuple[int, ...]) -> torch.Tensor:
 def read_off(labels: torch.Tensor) -> tuple[Axis | None, int]:
     """The axis that a label tensor shows: where it varies; None and its atom where it is constant."""
     array = labels.numpy()
+    if not array.size:
+        return None, 0
+    array = array[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in array.strides)]
     dims: list[int] = []
-    for dim in range(array.ndim):
-        if array.shape[dim] == 1 or array.strides[dim] == 0:
+    for dim, size in enumerate(array.shape):
+        if size == 1:
             continue
-        first = np.take(array, [0], axis=dim)
+        first = array[(slice(None),) * dim + (slice(0, 1),)]
         if (array != first).any():
             dims.append(dim)
         else:
             array = first
     if not dims:
-        return None, int(array.flat[0]) if array.size else 0
-    index = tuple(slice(None) if dim in dims else 0 for dim in range(array.ndim))
-    return Axis(tuple(dims), np.ascontiguousarray(array[index])), 0
+        return None, int(array.flat[0])
+    return Axis(tuple(dims), np.ascontiguousarray(array.reshape([array.shape[d] for d in dims]))), 0
+
+
+def reshaped(axis: Axis, before: Sequence[int], after: Sequence[int]) -> torch.Tensor:
+    """The label tensor of the axis after a reshape. Dimensions that the axis has nothing to do with have size 1."""
+    source, target = [1] * len(before), [1] * len(after)
+    for old, new in _blocks(before, after):
+        if set(old) & set(axis.dims):
+            for dim in old:
+                source[dim] = before[dim]
+            for dim in new:
+                target[dim] = after[dim]
+    return label_tensor(axis, tuple(source)).reshape(target)
+
+
+def _blocks(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """The smallest runs of dimensions that a reshape turns into one another."""
+    blocks: list[tuple[list[int], list[int]]] = []
+    old: list[int] = []
+    new: list[int] = []
+    i = j = 0
+    left = right = 1
+    while i < len(before) or j < len(after):
+        if i < len(before) and (left <= right or j == len(after)):
+            left *= before[i]
+            old.append(i)
+            i += 1
+        else:
+            right *= after[j]
+            new.append(j)
+            j += 1
+        if left == right and old and new:
+            blocks.append((old, new))
+            old, new, left, right = [], [], 1, 1
+    if old or new:  # dimensions of size 1 at the end
+        blocks.append((old, new))
+    return blocks

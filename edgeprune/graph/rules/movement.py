@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from edgeprune.graph.coupling import Call, Coupling, Rule
-from edgeprune.graph.labels import Axis, Labels, label_tensor, read_off
+from edgeprune.graph.labels import Axis, Labels, label_tensor, read_off, reshaped
 from edgeprune.graph.operators import FILLS
 from edgeprune.graph.rules.elementwise import broadcast
 
@@ -23,14 +23,17 @@ def move(coupling: Coupling, call: Call) -> Labels | list[Labels]:
     axes: list[list[Axis]] = [[] for _ in call.shapes]
     for axis in sorted(source.axes, key=coupling.is_free):
         try:
-            moved = _run(call, name, label_tensor(axis, source.shape))
+            if call.name in _RESHAPES:
+                moved = [reshaped(axis, source.shape, call.shape)]
+            else:
+                moved = _run(call, name, label_tensor(axis, source.shape))
         except (RuntimeError, TypeError):
             coupling.freeze(axis.atoms, "has no pruning rule in this form")
             continue
         for out, result in zip(axes, moved, strict=True):
             found, constant = read_off(result)
             if found is not None:
-                out.append(_with_padding(coupling, found))
+                out.append(found)
             elif constant > 0:  # one index was picked out: what follows depends on it alone
                 coupling.freeze(np.array([constant]), "picks it out by its index")
     outputs = [_without_overlap(coupling, shape, found) for shape, found in zip(call.shapes, axes, strict=True)]
@@ -40,10 +43,6 @@ def move(coupling: Coupling, call: Call) -> Labels | list[Labels]:
 def _run(call: Call, name: str, labels: torch.Tensor) -> list[torch.Tensor]:
     arguments = {key: _materialise(call, key, value) for key, value in call.arguments.items()}
     arguments[name] = labels
-    if call.name == "view":  # the label tensor is expanded, and may not be viewable where the real one is
-        return [labels.reshape(arguments["size"])]
-    if "pad" in call.name and call.get("mode", "constant") == "constant":
-        arguments["value"] = _PADDED
     operator = cast("Any", call.node.target)
     try:
         result = operator(**arguments)
@@ -61,13 +60,27 @@ def _materialise(call: Call, name: str, value: Any) -> Any:
     return value
 
 
-def _with_padding(coupling: Coupling, axis: Axis) -> Axis:
-    padded = axis.atoms == _PADDED
-    if not padded.any():
-        return axis
-    atoms = axis.atoms.copy()
-    atoms[padded] = coupling.fresh(int(padded.sum()))
-    return Axis(axis.dims, atoms)
+def padded(coupling: Coupling, call: Call) -> Labels:
+    """`pad`, `constant_pad_nd`: what is put beside the labelled indices is new; along other dimensions they go on."""
+    source: Labels = call["self"]
+    pad = [int(n) for n in call["pad"]]
+    constant = call.get("mode", "constant") == "constant"
+    axes = []
+    for axis in source.axes:
+        around = [pad[2 * (len(source.shape) - 1 - d) :][:2] or [0, 0] for d in axis.dims]
+        atoms = axis.atoms[
+            tuple(slice(max(0, -a), n - max(0, -b)) for (a, b), n in zip(around, axis.atoms.shape, strict=True))
+        ]
+        width = [(max(0, a), max(0, b)) for a, b in around]
+        if constant:
+            atoms = np.pad(atoms, width, constant_values=_PADDED)
+            new = atoms == _PADDED
+            atoms[new] = coupling.fresh(int(new.sum()))
+        elif any(a or b for a, b in width):
+            coupling.freeze(axis.atoms, "repeats parts of it")
+            continue
+        axes.append(Axis(axis.dims, atoms))
+    return Labels(call.shape, tuple(axes))
 
 
 def _without_overlap(coupling: Coupling, shape: tuple[int, ...], axes: list[Axis]) -> Labels:
@@ -247,20 +260,22 @@ def from_columns(coupling: Coupling, call: Call) -> Labels:
     return Labels(call.shape, (Axis((dim,), rows[:, 0].copy()),))
 
 
+_RESHAPES = ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")
 _MOVES = """
-    view reshape _unsafe_view flatten unflatten permute transpose t mT numpy_T adjoint movedim
-    moveaxis swapaxes swapdims squeeze unsqueeze split split_with_sizes chunk unbind
-    select narrow flip constant_pad_nd pad repeat tile repeat_interleave pixel_shuffle pixel_unshuffle
+    permute transpose t mT numpy_T adjoint movedim
+    moveaxis swapaxes swapdims split split_with_sizes chunk unbind
+    select narrow flip repeat tile repeat_interleave pixel_shuffle pixel_unshuffle
     contiguous clone detach alias lift_fresh_copy lift_fresh detach_ positive
 """
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(_MOVES.split(), move),
+    **dict.fromkeys((*_MOVES.split(), *_RESHAPES), move),
     **dict.fromkeys(("expand", "broadcast_to"), expanded),
     **dict.fromkeys(("view_as", "reshape_as", "expand_as"), shaped),
     **dict.fromkeys(FILLS, filled),
     **dict.fromkeys(("slice", "roll", "index_select"), reindexed),
     "index": indexed,
+    **dict.fromkeys(("pad", "constant_pad_nd"), padded),
     "channel_shuffle": shuffled,
     "unfold": windows,
     "im2col": columns,
