@@ -41,8 +41,9 @@ def move(coupling: Coupling, call: Call) -> Labels | list[Labels]:
 
 
 def _run(call: Call, name: str, labels: torch.Tensor) -> list[torch.Tensor]:
-    arguments = {key: _materialise(call, key, value) for key, value in call.arguments.items()}
-    arguments[name] = labels
+    arguments = {
+        key: labels if key == name else _materialise(call, key, value) for key, value in call.arguments.items()
+    }
     operator = cast("Any", call.node.target)
     try:
         result = operator(**arguments)
@@ -149,6 +150,11 @@ def _stack(coupling: Coupling, call: Call, inputs: list[Labels], dim: int) -> La
 def _unsqueezed(labels: Labels, dim: int) -> Labels:
     shape = (*labels.shape[:dim], 1, *labels.shape[dim:])
     return Labels(shape, tuple(Axis(tuple(d + (d >= dim) for d in a.dims), a.atoms) for a in labels.axes))
+
+
+def same(coupling: Coupling, call: Call) -> Labels:  # noqa: ARG001  a rule
+    """Copies and the like: every element stays where it is."""
+    return Labels(call.shape, call.tensors()[0][1].axes)
 
 
 def shaped(coupling: Coupling, call: Call) -> Labels:
@@ -265,11 +271,11 @@ _MOVES = """
     permute transpose t mT numpy_T adjoint movedim
     moveaxis swapaxes swapdims split split_with_sizes chunk unbind
     select narrow flip repeat tile repeat_interleave pixel_shuffle pixel_unshuffle
-    contiguous clone detach alias lift_fresh_copy lift_fresh detach_ positive
 """
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys((*_MOVES.split(), *_RESHAPES), move),
+    **dict.fromkeys(("contiguous", "clone", "detach", "alias", "lift_fresh_copy", "lift_fresh", "positive"), same),
     **dict.fromkeys(("expand", "broadcast_to"), expanded),
     **dict.fromkeys(("view_as", "reshape_as", "expand_as"), shaped),
     **dict.fromkeys(FILLS, filled),
