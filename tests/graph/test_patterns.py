@@ -275,3 +275,21 @@ def test_tied_weights_share_their_units() -> None:
     net = capture(Tied(), (torch.randn(2, 7),))
     check_all_single_removals(net)
     assert net.prune(net.candidate({net.groups[0].name: [0, 1]})).cost().params == 14 + 6 + 3
+
+
+def test_a_pointwise_convolution_lets_the_positions_of_its_length_go() -> None:
+    net = captured(
+        lambda s, x: s.b(s.mix(s.a(x)).squeeze(1)), 3, 7,
+        a=nn.Linear(7, 6), mix=nn.Conv1d(3, 1, 1), b=nn.Linear(6, 2),
+    )  # fmt: skip
+    (group,) = net.groups
+    assert [(m.parameter, m.dim) for m in group.members] == [("a.weight", 0), ("a.bias", 0), ("b.weight", 1)]
+    check_all_single_removals(net)
+
+
+def test_a_convolution_over_the_channels_freezes_them() -> None:
+    net = captured(
+        lambda s, x: s.b(s.mix(s.a(x))), 1, 7,
+        a=nn.Linear(7, 6), mix=nn.Conv1d(1, 1, 3, padding=1), b=nn.Linear(6, 2),
+    )  # fmt: skip
+    assert net.groups == ()

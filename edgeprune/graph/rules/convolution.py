@@ -30,8 +30,10 @@ def convolution(coupling: Coupling, call: Call) -> Labels:
     else:
         _in_groups(coupling, inputs, outputs, taps, groups)
         _contracts(coupling, call, 0, 1)
-    axes = () if outputs is None else (Axis((1,), outputs),)
-    return with_bias(coupling, call, Labels(call.shape, axes), 1)
+    axes = [axis for axis in source.axes if axis.dims[0] > 1]
+    if outputs is not None:
+        axes.append(Axis((1,), outputs))
+    return with_bias(coupling, call, Labels(call.shape, tuple(axes)), 1)
 
 
 def transposed(coupling: Coupling, call: Call) -> Labels:
@@ -61,7 +63,8 @@ def transposed(coupling: Coupling, call: Call) -> Labels:
         elif taps is not None:
             coupling.freeze(taps, "shares it between groups that go one by one")
         _contracts(coupling, call, 1, 0)
-    return with_bias(coupling, call, Labels(call.shape, (Axis((1,), outputs),)), 1)
+    axes = [axis for axis in source.axes if axis.dims[0] > 1]
+    return with_bias(coupling, call, Labels(call.shape, (*axes, Axis((1,), outputs))), 1)
 
 
 def _prepared(coupling: Coupling, call: Call) -> tuple[Labels, Labels, int]:
@@ -70,8 +73,23 @@ def _prepared(coupling: Coupling, call: Call) -> tuple[Labels, Labels, int]:
     weight: Labels = call["weight"]
     if len(source.shape) < len(weight.shape):  # one sample without a batch dimension
         source = coupling.freeze_axes(source, range(len(source.shape)), "works on it without a batch dimension")
-    source = coupling.freeze_axes(source, [0, *range(2, len(source.shape))], "slides over it")
+    slid = [d for d in range(2, len(source.shape)) if not _is_pointwise(call, weight, d - 2)]
+    source = coupling.freeze_axes(source, [0, *slid], "slides over it")
     return source, coupling.freeze_axes(weight, range(2, len(weight.shape)), "slides over it"), int(call["groups"])
+
+
+def _is_pointwise(call: Call, weight: Labels, spatial: int) -> bool:
+    """Whether each position along the spatial dimension is mapped to one of its own, so that it may go."""
+    if weight.shape[2 + spatial] != 1:
+        return False
+    settings = ((call.get(name), wanted) for name, wanted in (("stride", 1), ("padding", 0), ("output_padding", 0)))
+    return all(_at(values, spatial) == wanted for values, wanted in settings if values is not None)
+
+
+def _at(values: object, spatial: int) -> object:
+    if isinstance(values, list | tuple):
+        return values[spatial] if len(values) > 1 else values[0]
+    return 0 if values in ("valid", "same") else values
 
 
 def _whole(coupling: Coupling, call: Call, source: Labels, weight: Labels, order: str) -> Labels:
@@ -81,7 +99,8 @@ def _whole(coupling: Coupling, call: Call, source: Labels, weight: Labels, order
     weight = coupling.along(coupling.along(weight, 0)[0], 1)[0]
     spatial = len(weight.shape) - 2
     operands = [("input", source, batch + "c" + "xyz"[:spatial]), ("weight", weight, order + "uvw"[:spatial])]
-    result = product(coupling, operands, batch + "o" + "pqr"[:spatial], call.shape)
+    positions = "".join("xyz"[d] if _is_pointwise(call, weight, d) else "pqr"[d] for d in range(spatial))
+    result = product(coupling, operands, batch + "o" + positions, call.shape)
     coupling.role(call.node_of("weight"), order.index("o"), "producer")
     coupling.role(call.node_of("weight"), order.index("c"), "consumer")
     return with_bias(coupling, call, result, len(batch))
