@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgeprune.pipeline.measure import measure
     from edgeprune.pipeline.search import search
     from edgeprune.pipeline.task import Task
+    from edgeprune.pipeline.verify import verify
     from edgeprune.records.artifact import Artifact
     from edgeprune.records.budget import Budget
     from edgeprune.records.candidate import Candidate
@@ -52,6 +53,7 @@ _WHERE = {
     "reconstruct": "edgeprune.recovery.reconstruct",
     "save": "edgeprune.graph.storage",
     "search": "edgeprune.pipeline.search",
+    "verify": "edgeprune.pipeline.verify",
 }
 
 __all__ = [
@@ -77,6 +79,7 @@ __all__ = [
     "reconstruct",
     "save",
     "search",
+    "verify",
 ]
 
 

@@ -42,6 +42,7 @@ PUBLIC = [
     "reconstruct",
     "save",
     "search",
+    "verify",
 ]
 
 

@@ -49,11 +49,11 @@ class Prunable:
         self.module = module
         self.example_inputs = example_inputs
         self.batch_dynamic = batch_dynamic
-        self._granularity = granularity
+        self.granularity = granularity
 
     @cached_property
     def _coupling(self) -> Coupling:
-        return couple(self.module, self._granularity)
+        return couple(self.module, self.granularity)
 
     @cached_property
     def _groups(self) -> tuple[tuple[ChannelGroup, ...], tuple[ChannelGroup, ...]]:
@@ -156,7 +156,7 @@ class Prunable:
             candidate,
             checked,
             batch_dynamic=self.batch_dynamic,
-            granularity=self._granularity,
+            granularity=self.granularity,
         )
 
     def check(self, pruned: GraphModule, keep: NDArray[np.bool_], dropped: Sequence[Block] = ()) -> Verification:

@@ -8,6 +8,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -15,12 +16,15 @@ from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
 from edgeprune.errors import CaptureError, StorageError
 from edgeprune.graph.capture import export_program, from_program
-from edgeprune.graph.captured import Captured, Prunable
+from edgeprune.graph.captured import Captured, Prunable, Pruned
+from edgeprune.graph.coupling import Granularity
+from edgeprune.records.candidate import Candidate
 
-__all__ = ["load", "save"]
+__all__ = ["load", "read_candidate", "save"]
 
 # What an archive may hold besides tensors: objects that are only restored by running code.
 _OBJECTS = ("custom_obj", "opaque_obj")
+_CANDIDATE = "edgeprune-candidate.json"
 _HINT = "give a .pt2 file that edgeprune or torch.export.save wrote"
 
 
@@ -35,11 +39,15 @@ def save(captured: Prunable, path: Path) -> None:
         module.train(training)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of the machine that it was made on
+    extra = {}
+    if isinstance(captured, Pruned):
+        made_by = {"candidate": captured.candidate.to_json(), "granularity": asdict(captured.granularity)}
+        extra[_CANDIDATE] = json.dumps(made_by)
     try:
         # The archive names its entries after the file: the final name, in a folder of its own.
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             part = Path(folder) / path.name
-            torch.export.save(program, part)
+            torch.export.save(program, part, extra_files=extra)
             part.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         hint = "free some space or choose another folder"
@@ -67,6 +75,24 @@ def load(path: Path | str) -> Captured:
     first = next(node for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs)
     dynamic = bool(first.meta["val"].dim()) and not is_concrete_int(first.meta["val"].shape[0])
     return from_program(program, tuple(args), batch_dynamic=dynamic)
+
+
+def read_candidate(path: Path) -> tuple[Candidate, Granularity]:
+    """What the pruned model in this file was made by: the candidate, of groups found at this granularity.
+
+    Raises CaptureError where it is no .pt2 file of a pruned model.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next((name for name in archive.namelist() if name.endswith(f"/{_CANDIDATE}")), None)
+            data = json.loads(archive.read(name)) if name else None
+        if data is not None:
+            return Candidate.from_json(data["candidate"]), Granularity(**data["granularity"])
+    except (OSError, zipfile.BadZipFile, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CaptureError(f"{path} is not a readable .pt2 file: {error}", hint=_HINT) from error
+    raise CaptureError(
+        f"{path} does not say what was pruned", hint="give a file that `edgeprune prune` or Pruned.save wrote"
+    )
 
 
 def _refuse_objects(path: Path) -> None:

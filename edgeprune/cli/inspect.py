@@ -1,0 +1,80 @@
+"""Commands that look at a model: explain, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeprune.cli.model import _SOURCE, _captured
+from edgeprune.cli.options import as_json, emit
+from edgeprune.cli.progress import open_progress
+
+__all__ = ["explain_command", "verify_command"]
+
+
+@click.command("explain", epilog=_SOURCE, short_help="Show what can be pruned, and why the rest cannot.")
+@click.argument("source")
+@as_json
+def explain_command(source: str, json_output: bool) -> None:
+    """Show the channel groups of SOURCE, what is frozen and why, and the blocks that can be dropped."""
+    from edgeprune.pipeline.explain import explain
+
+    with open_progress() as progress, progress.step("capturing the model"):
+        captured, _ = _captured(source)
+    report = explain(captured)
+    if json_output:
+        emit(report)
+        return
+    for line in _explain_lines(report):
+        click.echo(line)
+
+
+@click.command("verify", short_help="Check a pruned model against the one it was pruned from.")
+@click.argument("dense", type=click.Path(path_type=Path))
+@click.argument("pruned", type=click.Path(path_type=Path))
+@click.option("--trained", is_flag=True, help="PRUNED was trained: check its graph, with the weights of DENSE.")
+@as_json
+def verify_command(dense: Path, pruned: Path, trained: bool, json_output: bool) -> None:
+    """Prove that PRUNED (.pt2) computes what DENSE (.pt2) does without what was removed; exit code 5 where not."""
+    from edgeprune.pipeline.verify import verify
+
+    with open_progress() as progress, progress.step("verifying"):
+        found = verify(dense, pruned, trained=trained)
+    checked = found.verification
+    if json_output:
+        emit(
+            {
+                "candidate": found.candidate.to_json(),
+                "relative_error": checked.relative_error,
+                "tolerance": checked.tolerance,
+                "dtype": checked.dtype,
+                "trained": list(found.trained),
+            }
+        )
+        return
+    click.echo(
+        f"{pruned} is {dense} without what candidate {found.candidate.id} removes: relative difference "
+        f"{checked.relative_error:.2g} in {checked.dtype} (allowed: {checked.tolerance:.0e})"
+    )
+    if found.trained:
+        click.echo(f"its graph was checked; {len(found.trained)} of its weights have been trained")
+
+
+def _explain_lines(report: dict[str, Any]) -> list[str]:
+    reachable = report["reachable_share"]
+    lines = [
+        f"{report['params']} parameters; channel groups reach {reachable['groups']:.1%} of them, "
+        f"with blocks {reachable['groups_and_blocks']:.1%}"
+    ]
+    for group in report["groups"]:
+        lines.append(f"{group['name']}: {group['units']} units, {group['params_share']:.1%} of the parameters")
+        lines += [f"    {m['parameter']} dim {m['dim']} ({m['role']})" for m in group["members"]]
+    lines += [f"frozen {g['name']}: {g['units']} units: {g['reason']}" for g in report["frozen"]]
+    lines += [
+        f"block {b['name']}: {b['params']} parameters ({b['params_share']:.1%}), {b['macs_share']:.1%} of the "
+        "multiply-accumulates"
+        for b in report["blocks"]
+    ]
+    return lines
