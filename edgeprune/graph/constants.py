@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from edgeprune.graph.operators import concrete, is_operator, operator_name
+from edgeprune.graph.operators import concrete, is_operator, operator_name, schema_of, operator_name
 
 __all__ = ["Constants", "inline_regions"]
 
@@ -36,7 +36,9 @@ class Constants:
             return found if isinstance(found, torch.Tensor) and not isinstance(found, torch.nn.Parameter) else None
         if node.op != "call_function" or not is_operator(node) or any(word in operator_name(node) for word in _RANDOM):
             return None
-        if not isinstance(node.meta.get("val"), torch.Tensor) or node.target._schema.is_mutable:  # type: ignore[union-attr]  # noqa: SLF001  an OpOverload
+        if not isinstance(node.meta.get("val"), torch.Tensor):
+            return None
+        if schema_of(node).is_mutable and operator_name(node) != "detach_":  # which changes no value
             return None
         constant = True
 
