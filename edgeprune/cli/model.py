@@ -58,6 +58,9 @@ _SOURCE = "SOURCE is a captured model (.pt2), a task (task.py:Class), or a proje
     help="Widths are multiples of so many channels; for some layers: stage1.*=16. Repeatable, the first that fits.",
 )
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--reconstruct", is_flag=True, help="Fit the layers that lost inputs to the dense outputs, on the task's batches."
+)
 @click.option("--onnx", type=click.Path(path_type=Path), help="Export the pruned model there as well.")
 @click.option("--groups", is_flag=True, help="Only show the channel groups, and why frozen ones are.")
 @as_json
@@ -73,11 +76,15 @@ def prune_command(
     min_share: float,
     round_to: tuple[str, ...],
     seed: int,
+    reconstruct: bool,
     onnx: Path | None,
     groups: bool,
     json_output: bool,
 ) -> None:
-    """Remove a share of the channels of SOURCE, verify the result, and save it; nothing is trained or measured."""
+    """Remove a share of the channels of SOURCE, verify the result, and save it; nothing is trained or measured.
+
+    With --reconstruct the layers that lost inputs are fitted to the dense network's outputs; labels are not needed.
+    """
     from edgeprune.pipeline.prune import check_request, prune
 
     multiples = _multiples(round_to)
@@ -102,6 +109,7 @@ def prune_command(
                 min_share=min_share,
                 round_to=multiples,
                 seed=seed,
+                reconstruct=reconstruct,
                 export_to=onnx,
                 task=task,
                 progress=progress,
@@ -241,6 +249,10 @@ def _group_lines(report: dict[str, Any]) -> list[str]:
     return lines + [f"{g['name']}: {g['units']} units, frozen: {g['reason']}" for g in report["frozen"]]
 
 
+def _errors(layer: dict[str, Any]) -> str:
+    return f"error {layer['error_before']:.3g} -> {layer['error_after']:.3g} of the dense output's variation"
+
+
 def _prune_lines(report: dict[str, Any]) -> list[str]:
     def change(name: str) -> str:
         before, after = report[name]["before"], report[name]["after"]
@@ -250,6 +262,10 @@ def _prune_lines(report: dict[str, Any]) -> list[str]:
     lines += [f"{name}: {change(name)}" for name in ("params", "macs", "peak_activation_bytes")]
     if report["verification_error"] is not None:
         lines.append(f"verified: relative difference to the reference {report['verification_error']:.2g}")
+    if report["reconstruction"] is not None:
+        for layer in report["reconstruction"]["layers"]:
+            outcome = f"no, {layer['note']}" if layer["note"] else _errors(layer)
+            lines.append(f"reconstructed {layer['name']}: {outcome}")
     lines.append(f"wrote {report['output']}")
     if report["artifact"]:
         lines.append(f"wrote {report['artifact']} (relative difference to the model {report['parity_error']:.2g})")

@@ -1,4 +1,7 @@
-"""Prune by ratio, without a device: capture -> scores -> surgery -> verification -> files (`edgeprune prune`)."""
+"""Prune by ratio, without a device (`edgeprune prune`).
+
+capture -> scores -> surgery -> verification -> reconstruction, if asked -> files
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.errors import UsageError
+from edgeprune.errors import TaskError, UsageError
 from edgeprune.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from edgeprune.graph.captured import Captured
+    from edgeprune.graph.captured import Captured, Pruned
     from edgeprune.graph.selection import Compare
     from edgeprune.pipeline.task import CheckedTask
 
@@ -31,6 +34,7 @@ def prune(
     min_share: float = 0.0,
     round_to: int | Mapping[str, int] = 1,
     seed: int = 0,
+    reconstruct: bool = False,
     export_to: str | Path | None = None,
     task: CheckedTask | None = None,
     progress: Progress = SILENT,
@@ -39,8 +43,9 @@ def prune(
 
     Which units is said as for `Captured.select`; `task` gives the data that some importances need. Returns a plain
     mapping: candidate, groups with units before and after, params, macs, peak activation bytes before and after, the
-    verification's relative error, and the paths. Raises UsageError, TaskError, VerificationError, ParityError,
-    StorageError.
+    verification's relative error, and the paths. `reconstruct` fits the layers that lost inputs to the dense network's
+    outputs, on the task's batches; the mapping then says per layer what it did. Raises UsageError, TaskError,
+    VerificationError, ParityError, StorageError.
     """
     from edgeprune.importance.base import ImportanceContext
     from edgeprune.pipeline.export import export
@@ -48,6 +53,11 @@ def prune(
     output = Path(output)
     check_request(output, export_to, importance=importance, round_to=round_to)
     trainable = task is not None and task.trainable
+    if reconstruct and not trainable:
+        raise TaskError(
+            "reconstruction needs data, and the source has no train_batches() and loss()",
+            hint="prune a task that has both, or leave out --reconstruct",
+        )
     context = ImportanceContext(
         seed=seed,
         batches=task.train_batches if task is not None and trainable else None,
@@ -66,6 +76,9 @@ def prune(
             context=context,
         )
         pruned = captured.prune(candidate)
+    reconstruction = None
+    if reconstruct and task is not None:
+        reconstruction = _reconstructed(pruned, captured, task, seed, progress)
     pruned.save(output)
     artifact = None
     if export_to is not None:
@@ -92,9 +105,34 @@ def prune(
         "macs": {"before": before.macs, "after": after.macs},
         "peak_activation_bytes": {"before": before.peak_activation_bytes, "after": after.peak_activation_bytes},
         "verification_error": None if pruned.verification is None else pruned.verification.relative_error,
+        "reconstruction": reconstruction,
         "output": str(output),
         "artifact": None if artifact is None else str(artifact.path),
         "parity_error": None if artifact is None else artifact.provenance["parity_error"],
+    }
+
+
+def _reconstructed(
+    pruned: Pruned, captured: Captured, task: CheckedTask, seed: int, progress: Progress
+) -> dict[str, Any]:
+    from edgeprune.recovery.reconstruct import reconstruct
+    from edgeprune.training_data import reproducible
+
+    with reproducible(seed):
+        done = reconstruct(pruned, captured, task.train_batches(), loss=task.loss, seed=seed, progress=progress)
+    return {
+        "batches": done.batches,
+        "seconds": done.seconds,
+        "layers": [
+            {
+                "name": layer.name,
+                "error_before": layer.error_before,
+                "error_after": layer.error_after,
+                "note": layer.note,
+                "seconds": layer.seconds,
+            }
+            for layer in done.layers
+        ],
     }
 
 

@@ -43,8 +43,8 @@ class LayerReconstruction:
     """One consumer. Errors are Σ(output - dense output)² over the dense output's variation, on held-back batches."""
 
     name: str  # of the weight
-    error_before: float
-    error_after: float  # the same as before where the old weight was kept
+    error_before: float | None  # None where it was not asked for: the layer cannot be fitted
+    error_after: float | None  # the same as before where the old weight was kept
     note: str  # why it was kept; "" where it was replaced
     seconds: float
 
@@ -107,7 +107,8 @@ def reconstruct(
                     change = _Change(module, consumer)
                     changes.append(change)
                     layers.append(_layer(change, module, dense, inputs, method=method, seed=seed))
-                    step.advance(1, f"{consumer.name}: error {layers[-1].error_after:.3g}")
+                    error = layers[-1].error_after
+                    step.advance(1, consumer.name if error is None else f"{consumer.name}: error {error:.3g}")
         except BaseException:
             for change in reversed(changes):
                 change.undo()
@@ -137,7 +138,7 @@ def _layer(
     started = time.monotonic()
     consumer = change.consumer
     if consumer.refused is not None:
-        return LayerReconstruction(consumer.name, float("nan"), float("nan"), consumer.refused, 0.0)
+        return LayerReconstruction(consumer.name, None, None, consumer.refused, 0.0)
     weight, bias = consumer.value(module), consumer.bias_value(module)
     start = consumer.matrix(weight).double()
     groups, width, outputs = start.shape

@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Cifar10", "ResNet20", "data_folder", "trained_resnet20"]
+from edgeprune.graph.captured import Captured
+from edgeprune.records.candidate import Candidate
+
+__all__ = ["Cifar10", "ResNet20", "data_folder", "lowest_l1", "trained_resnet20"]
 
 _MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 _STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
@@ -113,6 +116,18 @@ class Cifar10:
                 logits = model(_normalise(images[start : start + 250]))
                 hits += int((logits.argmax(1) == labels[start : start + 250]).sum())
         return hits / len(images)
+
+
+def lowest_l1(dense: Captured, ratio: float) -> Candidate:
+    """The channels between the two convolutions of each block, without the filters of lowest L1 norm."""
+    weights = dict(dense.module.named_parameters())
+    kept: dict[str, list[int]] = {}
+    for group in dense.groups:
+        producers = [member.parameter for member in group.members if member.role == "producer"]
+        if len(producers) == 1 and producers[0].endswith(".conv1.weight"):
+            norms = weights[producers[0]].detach().abs().sum(dim=(1, 2, 3))
+            kept[group.name] = norms.argsort()[int(ratio * group.units) :].tolist()
+    return dense.candidate(kept)
 
 
 def _load(path: Path) -> tuple[Tensor, Tensor]:

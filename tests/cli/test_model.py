@@ -87,6 +87,13 @@ def test_prune_says_in_words_what_it_did(saved_model: Path, tmp_path: Path, caps
     assert f"wrote {tmp_path / 'small.pt2'}" in out
 
 
+def test_prune_does_not_reconstruct_without_data(saved_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = saved_model.with_name("small.pt2")
+    assert run_cli(["prune", str(saved_model), "-o", str(small), "--reconstruct"]) == 2
+    assert "no train_batches() and loss()" in capsys.readouterr().err
+    assert not small.exists()
+
+
 def test_prune_shows_groups_without_writing(saved_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["prune", str(saved_model), "--groups", "--json"]) == 0
     report = printed(capsys)

@@ -99,6 +99,36 @@ def test_task_with_every_importance(tmp_path: Path, importance: str) -> None:
     assert report["artifact"] is None
 
 
+def test_reconstruction_on_the_tasks_batches(tmp_path: Path) -> None:
+    task = check_task(Trainable())
+    dense = capture(task.model(), task.example_inputs())
+    plain = prune(dense, tmp_path / "plain.pt2", ratio=0.5, task=task)
+    report = prune(dense, tmp_path / "small.pt2", ratio=0.5, reconstruct=True, seed=4, task=task)
+    again = prune(dense, tmp_path / "again.pt2", ratio=0.5, reconstruct=True, seed=4, task=task)
+    assert plain["reconstruction"] is None
+    assert report["reconstruction"]["batches"] == 2
+    layers = {layer["name"]: layer for layer in report["reconstruction"]["layers"]}
+    assert len(layers) == 2
+    assert any(not layer["note"] for layer in layers.values())
+    for name, layer in layers.items():
+        assert layer["note"] or layer["error_after"] < layer["error_before"], name
+    first, second = (load(tmp_path / f"{name}.pt2").module.state_dict() for name in ("small", "again"))
+    unchanged = load(tmp_path / "plain.pt2").module.state_dict()
+    assert [e["error_after"] for e in again["reconstruction"]["layers"]] == [e["error_after"] for e in layers.values()]
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+        if name in layers:
+            assert torch.equal(value, unchanged[name]) == bool(layers[name]["note"]), name
+
+
+def test_reconstruction_without_a_training_part(tmp_path: Path) -> None:
+    task = check_task(Evaluated())
+    dense = capture(task.model(), task.example_inputs())
+    with pytest.raises(TaskError, match="reconstruction needs data"):
+        prune(dense, tmp_path / "small.pt2", ratio=0.5, reconstruct=True, task=task)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_gradients_without_a_training_part(tmp_path: Path) -> None:
     task = check_task(Evaluated())
     dense = capture(task.model(), task.example_inputs())

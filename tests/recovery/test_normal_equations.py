@@ -28,7 +28,7 @@ def test_agrees_with_least_squares(groups: int) -> None:
     solution = equations.solve(torch.zeros(groups, 4, 2).double(), ridge=1e-12, weights=True, intercept=True)
     for group in range(groups):
         rows = np.hstack([x[group].numpy(), np.ones((200, 1))])
-        expected, residuals, *_ = np.linalg.lstsq(rows, y[group].numpy(), rcond=None)
+        expected, *_ = np.linalg.lstsq(rows, y[group].numpy(), rcond=None)
         np.testing.assert_allclose(solution[group].numpy(), expected, rtol=1e-8)
     expected_error = (x @ solution[:, :-1] + solution[:, -1:] - y).square().sum() / (y - y.mean(1, True)).square().sum()
     assert equations.error(solution) == pytest.approx(float(expected_error), rel=1e-8)
