@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from edgeprune.graph.operators import concrete, is_operator, operator_name, schema_of, operator_name
+from edgeprune.graph.operators import concrete, is_operator, operator_name, schema_of
 
 __all__ = ["Constants", "inline_regions"]
 

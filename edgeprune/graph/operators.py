@@ -7,7 +7,17 @@ from typing import Any, cast
 import torch
 from torch.fx import Node
 
-__all__ = ["FILLS", "argument_names", "concrete", "is_operator", "layer_of", "operator_name", "schema_of", "shape_of"]
+__all__ = [
+    "FILLS",
+    "argument_names",
+    "concrete",
+    "is_operator",
+    "is_written",
+    "layer_of",
+    "operator_name",
+    "schema_of",
+    "shape_of",
+]
 
 # They make a tensor of a given size that is the same, or equally random, everywhere.
 FILLS = ("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty", "rand", "randn")
@@ -53,3 +63,15 @@ def layer_of(node: Node) -> str:
     """The dotted path of the module whose forward made the node; "" is the model's own, or not known."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     return str(stack[-1][0]).removeprefix("L['self']").lstrip(".") if stack else ""
+
+
+def is_written(node: Node) -> bool:
+    """Whether an in-place operator changes the node's value, or a view of it."""
+    for user in node.users:
+        if user.op != "call_function" or not is_operator(user):
+            continue
+        schema = schema_of(user)
+        for given, formal in zip(user.args, schema.arguments, strict=False):
+            if given is node and formal.alias_info is not None and (formal.alias_info.is_write or is_written(user)):
+                return True
+    return False
