@@ -9,7 +9,7 @@ import torch
 
 from edgeprune.graph.coupling import Call, Coupling, Rule
 from edgeprune.graph.labels import Axis, Labels, label_tensor, read_off, reshaped
-from edgeprune.graph.operators import FILLS
+from edgeprune.graph.operators import FILLS, is_written
 from edgeprune.graph.rules.elementwise import broadcast
 
 __all__ = ["RULES"]
@@ -95,19 +95,21 @@ def _without_overlap(coupling: Coupling, shape: tuple[int, ...], axes: list[Axis
     return Labels(shape, tuple(kept))
 
 
-def concatenate(coupling: Coupling, call: Call) -> Labels:
-    """`cat` and `stack`: along the dimension the atoms follow each other, on all others they are tied."""
-    name = "tensors"
-    inputs = cast("list[Labels]", [item for item in call[name] if item.shape != (0,)])
-    stacked = call.name == "stack"
+def stack(coupling: Coupling, call: Call) -> Labels:
+    """`stack`: what lies on top of one another goes together."""
     dim = int(call.get("dim", 0)) % len(call.shape)
-    if stacked:
-        inputs = [_unsqueezed(labels, dim) for labels in inputs]
+    shape = tuple(1 if d == dim else n for d, n in enumerate(call.shape))
+    below = broadcast(coupling, [_unsqueezed(labels, dim) for labels in call["tensors"]], shape)
+    return Labels(call.shape, below.axes)
+
+
+def concatenate(coupling: Coupling, call: Call) -> Labels:
+    """`cat`: along the dimension the atoms follow each other, on all others they are tied."""
+    inputs = cast("list[Labels]", [item for item in call["tensors"] if item.shape != (0,)])
+    dim = int(call.get("dim", 0)) % len(call.shape)
     along = [labels.axis(dim) for labels in inputs]
     dims = {axis.dims for axis in along if axis is not None}
     joined: list[Axis] = []
-    if stacked:
-        return _stack(coupling, call, inputs, dim)
     if dims:
         if len(dims) > 1 or any(axis is None for axis in along):
             inputs = [coupling.along(labels, dim)[0] for labels in inputs]
@@ -129,22 +131,6 @@ def concatenate(coupling: Coupling, call: Call) -> Labels:
     taken = {d for axis in joined for d in axis.dims}
     rest = broadcast(coupling, others, shape, free=taken)
     return Labels(call.shape, (*joined, *rest.axes))
-
-
-def _stack(coupling: Coupling, call: Call, inputs: list[Labels], dim: int) -> Labels:
-    """Each input keeps its atoms at its own index of the new dimension, as a joint axis."""
-    places = {axis.dims for labels in inputs for axis in labels.axes}
-    joined = []
-    for dims in sorted(places):
-        found = [next((a for a in labels.axes if a.dims == dims), None) for labels in inputs]
-        if any(axis is None for axis in found) or any(set(dims) & set(o) for o in places if o != dims):
-            for axis in found:
-                if axis is not None:
-                    coupling.freeze(axis.atoms, "stacks it onto a fixed dimension")
-            continue
-        atoms = np.stack([axis.atoms for axis in found if axis is not None])
-        joined.append(Axis((dim, *dims), atoms).moved((dim, *dims)))
-    return Labels(call.shape, tuple(joined))
 
 
 def _unsqueezed(labels: Labels, dim: int) -> Labels:
@@ -190,6 +176,8 @@ def reindexed(coupling: Coupling, call: Call) -> Labels | list[Labels]:
     name, source = call.tensors()[0]
     if call.name == "slice":
         dims = [int(call["dim"])] if int(call.get("step", 1)) != 1 else []
+        if dims and is_written(call.node):  # an index table would make a copy
+            source = coupling.freeze_axes(source, dims, "writes into every other index of it")
     elif call.name == "roll":
         dims = [int(d) for d in call.get("dims", ())] or list(range(len(source.shape)))
     else:
@@ -288,5 +276,5 @@ RULES: dict[str, Rule] = {
     "col2im": from_columns,
     "cat": concatenate,
     "concat": concatenate,
-    "stack": concatenate,
+    "stack": stack,
 }
