@@ -64,10 +64,8 @@ def verify_command(dense: Path, pruned: Path, trained: bool, json_output: bool) 
 
 def _explain_lines(report: dict[str, Any]) -> list[str]:
     reachable = report["reachable_share"]
-    lines = [
-        f"{report['params']} parameters; channel groups reach {reachable['groups']:.1%} of them, "
-        f"with blocks {reachable['groups_and_blocks']:.1%}"
-    ]
+    reach = f"{reachable['groups']:.1%} of them, with blocks {reachable['groups_and_blocks']:.1%}"
+    lines = [f"{report['params']} parameters; channel groups reach {reach}"]
     for group in report["groups"]:
         lines.append(f"{group['name']}: {group['units']} units, {group['params_share']:.1%} of the parameters")
         lines += [f"    {m['parameter']} dim {m['dim']} ({m['role']})" for m in group["members"]]

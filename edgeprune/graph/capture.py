@@ -19,7 +19,7 @@ from edgeprune.graph.coupling import Granularity, Grouped, Split
 from edgeprune.graph.operators import operator_name
 from edgeprune.graph.training import add_mode_switch
 
-__all__ = ["capture", "export_program", "from_program"]
+__all__ = ["capture", "evaluation", "export_program", "from_program"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def capture(
     convolutions and normalisations: the same positions of every group, or whole groups. Raises CaptureError.
     """
     inputs = _checked(example_inputs)
-    with _evaluation(model):
+    with evaluation(model):
         program, dynamic = export_program(model, inputs)
     return from_program(program, inputs, batch_dynamic=dynamic, granularity=Granularity(granularity, grouped))
 
@@ -83,7 +83,8 @@ def _checked(example_inputs: Any) -> tuple[torch.Tensor, ...]:
 
 
 @contextmanager
-def _evaluation(model: torch.nn.Module) -> Iterator[None]:
+def evaluation(model: torch.nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; afterwards every part of it is in its own mode again."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

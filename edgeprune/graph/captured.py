@@ -236,6 +236,15 @@ class Pruned(Prunable):
         )
         return f", candidate {self.candidate.id}, {verified}"
 
+    def apply_to(self, model: nn.Module) -> None:
+        """Write the pruned weights and sizes into the model that was captured, and prove that it computes the same.
+
+        Raises UsageError, with the line of its forward where a size is written out; the model is then as it was.
+        """
+        from edgeprune.graph.writeback import write_back
+
+        write_back(self, model)
+
     def save(self, path: Path | str) -> None:
         """Write a `.pt2` file that `edgeprune.load` reads without the user's class and without pickle."""
         from edgeprune.graph.storage import save
