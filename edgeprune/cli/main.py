@@ -129,7 +129,7 @@ _COMMANDS = {
     lazy=_COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 all budgets met, 1 a budget violated, 2 usage, 3 could not measure, 4 infeasible, "
-    "5 the exported file disagrees with the model, 70 internal error, 130 interrupted.",
+    "5 the exported or the pruned file disagrees with the model, 70 internal error, 130 interrupted.",
 )
 @click.version_option(package_name="edgeprune", message="%(version)s")
 def cli() -> None:
