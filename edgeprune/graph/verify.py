@@ -35,6 +35,7 @@ __all__ = ["TOLERANCES", "Verification", "verify"]
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 _HINT = "this is a bug in a pruning rule: the candidate was refused, nothing was changed; please report the model"
 _CHANCE = ("rand", "randn", "rand_like", "randn_like", "bernoulli", "normal", "uniform", "exponential")
+_LARGE = 2**16  # elements
 _LOG = logging.getLogger(__name__)
 Keep = NDArray[np.bool_]
 State = Mapping[str, torch.Tensor]
@@ -182,8 +183,9 @@ class _Plain(Interpreter):
 
     def fetch_args_kwargs_from_env(self, n: Node) -> tuple[Any, Any]:
         def precise(argument: Any) -> Any:
-            is_float = isinstance(argument, torch.dtype) and argument.is_floating_point
-            return self._dtype if is_float else argument
+            if isinstance(argument, torch.dtype):
+                return self._dtype if argument.is_floating_point else argument
+            return self._precise(argument)
 
         return cast("tuple[Any, Any]", pytree.tree_map(precise, super().fetch_args_kwargs_from_env(n)))
 
@@ -198,6 +200,10 @@ class _Plain(Interpreter):
         if target == "training":
             return False
         value = self._state[target] if target in self._state else super().fetch_attr(target)
+        large = isinstance(value, torch.Tensor) and value.numel() > _LARGE
+        return value if large else self._precise(value)  # large ones wait until they are used
+
+    def _precise(self, value: Any) -> Any:
         return value.to(self._dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
