@@ -57,6 +57,7 @@ _SOURCE = "SOURCE is a captured model (.pt2), a task (task.py:Class), or a proje
     metavar="[PATTERN=]N",
     help="Widths are multiples of so many channels; for some layers: stage1.*=16. Repeatable, the first that fits.",
 )
+@click.option("--drop", multiple=True, metavar="BLOCK", help="Drop a residual block (see `explain`); repeatable.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
     "--reconstruct", is_flag=True, help="Fit the layers that lost inputs to the dense outputs, on the task's batches."
@@ -75,6 +76,7 @@ def prune_command(
     min_width: int,
     min_share: float,
     round_to: tuple[str, ...],
+    drop: tuple[str, ...],
     seed: int,
     reconstruct: bool,
     onnx: Path | None,
@@ -109,6 +111,7 @@ def prune_command(
                 min_share=min_share,
                 round_to=multiples,
                 seed=seed,
+                dropped_blocks=drop,
                 reconstruct=reconstruct,
                 export_to=onnx,
                 task=task,
@@ -259,6 +262,7 @@ def _prune_lines(report: dict[str, Any]) -> list[str]:
         return f"{before} -> {after} ({after / before:.1%})" if before else f"{before} -> {after}"
 
     lines = [f"{g['name']}: {g['units']} -> {g['kept']}" for g in report["groups"]]
+    lines += [f"block {name}: dropped" for name in report["dropped_blocks"]]
     lines += [f"{name}: {change(name)}" for name in ("params", "macs", "peak_activation_bytes")]
     if report["verification_error"] is not None:
         lines.append(f"verified: relative difference to the reference {report['verification_error']:.2g}")

@@ -34,12 +34,13 @@ def prune(
     min_share: float = 0.0,
     round_to: int | Mapping[str, int] = 1,
     seed: int = 0,
+    dropped_blocks: Sequence[str] = (),
     reconstruct: bool = False,
     export_to: str | Path | None = None,
     task: CheckedTask | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
-    """Remove the share `ratio` of the units, verify, write the `.pt2` and, if asked, the artifact.
+    """Remove the share `ratio` of the units and the named blocks, verify, write the `.pt2` and, if asked, the artifact.
 
     Which units is said as for `Captured.select`; `task` gives the data that some importances need. Returns a plain
     mapping: candidate, groups with units before and after, params, macs, peak activation bytes before and after, the
@@ -75,6 +76,7 @@ def prune(
             round_to=round_to,
             context=context,
         )
+        candidate = captured.candidate(candidate.kept, dropped_blocks=dropped_blocks)
         pruned = captured.prune(candidate)
     reconstruction = None
     if reconstruct and task is not None:
@@ -96,6 +98,7 @@ def prune(
         "round_to": {"*": round_to} if isinstance(round_to, int) else dict(round_to),
         "seed": seed,
         "candidate": candidate.id,
+        "dropped_blocks": list(candidate.dropped_blocks),
         "groups": [
             {"name": g.name, "units": g.units, "kept": len(candidate.kept.get(g.name, range(g.units)))}
             for g in captured.groups

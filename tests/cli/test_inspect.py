@@ -40,3 +40,16 @@ def test_explain_lists_blocks(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     blocks = json.loads(capsys.readouterr().out)["blocks"]
     assert [(b["name"], b["params"]) for b in blocks] == [("blocks.0", 1184), ("blocks.2", 4672)]
     assert blocks[0]["macs_share"] == pytest.approx(captured.blocks[0].macs_share)
+
+
+def test_prune_drops_the_blocks_that_explain_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, small = tmp_path / "model.pt2", tmp_path / "small.pt2"
+    save(capture(*build("resnet")), model)
+    command = ["prune", str(model), "-o", str(small), "--ratio", "0", "--drop", "blocks.2", "--json"]
+    assert run_cli(command) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["params"]["before"] - report["params"]["after"] == 4672
+    assert report["dropped_blocks"] == ["blocks.2"]
+    assert run_cli(["verify", str(model), str(small)]) == 0
+    assert run_cli([*command[:-2], "blocks.1"]) == 2
+    assert "no block is named 'blocks.1'" in capsys.readouterr().err
