@@ -44,8 +44,9 @@ class Axis:
         """The dimension along which the atoms step least: the inner one of a split (head size)."""
         return self.dims[int(np.argmin(self._steps()))]
 
-    def _steps(self) -> list[float]:
-        return [float(np.abs(np.diff(self.atoms, axis=i)).mean()) for i in range(len(self.dims))]
+    def _steps(self) -> list[int]:
+        # The largest step: within each dimension the atoms may be repeated, or in any order.
+        return [int(np.abs(np.diff(self.atoms, axis=i)).max()) for i in range(len(self.dims))]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -178,7 +178,7 @@ def attention(coupling: Coupling, call: Call) -> Labels:
     query, key, value = call["query"], call["key"], call["value"]
     batch = _batch(len(query.shape) - 2)
     if call.get("enable_gqa") and query.shape[-3] != key.shape[-3]:
-        key, value = (_shared(coupling, labels, query.shape[-3]) for labels in (key, value))
+        key, value = (_shared(labels, query.shape[-3]) for labels in (key, value))
     scores_shape = (*query.shape[:-1], key.shape[-2])
     scores = product(coupling, [("query", query, batch + "td"), ("key", key, batch + "sd")], batch + "ts", scores_shape)
     mask = call.get("attn_mask")
@@ -190,7 +190,7 @@ def attention(coupling: Coupling, call: Call) -> Labels:
     )
 
 
-def _shared(coupling: Coupling, labels: Labels, heads: int) -> Labels:
+def _shared(labels: Labels, heads: int) -> Labels:
     """Keys or values that several query heads share: a shared head goes with all of its query heads.
 
     One that all query heads share stays, and any of those may go.
@@ -198,10 +198,11 @@ def _shared(coupling: Coupling, labels: Labels, heads: int) -> Labels:
     dim = len(labels.shape) - 3
     if labels.shape[dim] == 1:
         return labels
-    labels, atoms = coupling.along(labels, dim)
-    axes = [axis for axis in labels.axes if dim not in axis.dims]
-    if atoms is not None:
-        axes.append(Axis((dim,), np.repeat(atoms, heads // labels.shape[dim])))
+    times = heads // labels.shape[dim]
+    axes = [
+        Axis(axis.dims, np.repeat(axis.atoms, times, axis.dims.index(dim))) if dim in axis.dims else axis
+        for axis in labels.axes
+    ]
     return Labels((*labels.shape[:dim], heads, *labels.shape[dim + 1 :]), tuple(axes))
 
 

@@ -184,8 +184,6 @@ def reindexed(coupling: Coupling, call: Call) -> Labels | list[Labels]:
         dims = [int(call["dim"])]
         if call.constant(call.node_of("index")) is None:
             source = coupling.freeze_axes(source, dims, "looks entries up in it")
-    for dim in dims:
-        source = coupling.along(source, dim)[0]
     call.arguments[name] = source
     return move(coupling, call)
 
@@ -201,8 +199,6 @@ def indexed(coupling: Coupling, call: Call) -> Labels:
         values = {dim: torch.zeros(call["indices"][dim].shape, dtype=torch.int64) for dim in tables}
         if any(call["indices"][dim].shape and table.meta["val"].dtype == torch.bool for dim, table in tables.items()):
             source = coupling.freeze_axes(source, range(len(source.shape)), "selects by a mask")
-    else:
-        source = coupling.along(source, dim)[0]
     call.arguments["self"] = source
     axes = []
     for axis in source.axes:
