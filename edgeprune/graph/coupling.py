@@ -343,9 +343,12 @@ class Coupling:
         _, component = connected_components(edges, directed=False)
         self.component = component.astype(np.int64)
         self.reasons = {int(self.component[0]): "is not a parameter"}
-        for atoms, why in self._freezes:
-            for frozen in np.unique(self.component[atoms]):
-                self.reasons.setdefault(int(frozen), why)
+        if self._freezes:
+            frozen = self.component[np.concatenate([atoms for atoms, _ in self._freezes])]
+            ends = np.cumsum([len(atoms) for atoms, _ in self._freezes])
+            components, places = np.unique(frozen, return_index=True)
+            for found, first_freeze in zip(components, np.searchsorted(ends, places, side="right"), strict=True):
+                self.reasons.setdefault(int(found), self._freezes[first_freeze][1])
 
     def _keep_block(self, axis: Axis, frozen: NDArray[np.bool_]) -> None:
         component = self.component[axis.atoms]

@@ -126,7 +126,8 @@ def _group(coupling: Coupling, places: list[Place], rows: _Occurrences) -> Chann
     """The group of rows that are sorted by place, component and index."""
     blocks = []
     for run in rows.runs(rows.place):
-        units = len(np.unique(rows.component[run]))
+        component = rows.component[run]
+        units = 1 + int(np.count_nonzero(component[1:] != component[:-1]))
         blocks.append((places[int(rows.place[run.start])], rows.index[run].reshape(units, -1)))
     order = np.argsort(blocks[0][1].min(axis=1), kind="stable")  # units in the order of their first place
     members = tuple(
