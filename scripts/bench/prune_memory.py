@@ -33,7 +33,8 @@ class _Block(nn.Module):
         q, k, v = self.qkv(self.norm1(x)).reshape(b, t, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
         mixed = nn.functional.scaled_dot_product_attention(q, k, v)
         x = x + self.proj(mixed.transpose(1, 2).reshape(b, t, c))
-        return x + self.down(nn.functional.gelu(self.up(self.norm2(x))))
+        added: Tensor = self.down(nn.functional.gelu(self.up(self.norm2(x))))
+        return x + added
 
 
 class _ViT(nn.Module):
@@ -46,7 +47,8 @@ class _ViT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patches(x).flatten(2).transpose(1, 2) + self.positions
-        return self.head(self.norm(self.blocks(x)).mean(1))
+        scores: Tensor = self.head(self.norm(self.blocks(x)).mean(1))
+        return scores
 
 
 def _memory(field: str) -> int:
