@@ -51,7 +51,6 @@ class Granularity:
 
 
 _DEFAULT = Granularity()
-_RESCALED = ("_weight_norm", "detach", "clone", "contiguous", "to", "_to_copy")  # the same parameter to a reader
 Value = Any  # Labels, a list of Labels, or a plain constant
 
 
@@ -130,6 +129,7 @@ class Coupling:
     mixings: list[Mixing] = field(default_factory=list)
     roles: dict[tuple[str, int], str] = field(default_factory=dict)  # (parameter, dim) -> producer | consumer
     parameters: dict[str, Labels] = field(default_factory=dict)
+    buffers: set[str] = field(default_factory=set)  # those of them that do not train
     component: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))  # of each atom
     reasons: dict[int, str] = field(default_factory=dict)  # frozen component -> why
     _atoms: int = 1
@@ -137,6 +137,8 @@ class Coupling:
     _freezes: list[tuple[Atoms, str]] = field(default_factory=list)
     _blocks: list[Axis] = field(default_factory=list)
     _free: list[tuple[int, int]] = field(default_factory=list)  # ranges of atoms, ascending
+    _owners: list[tuple[int, int, tuple[str, int]]] = field(default_factory=list)  # likewise, and whose they are
+    _static: set[Node] = field(default_factory=set)  # nodes that no input takes part in
     _now: Node | None = None
     _constants: Constants = field(init=False)
 
@@ -237,11 +239,19 @@ class Coupling:
             self.mixings.append(Mixing(cast("Node", self._now), argument, labels, tuple(dims)))
 
     def role(self, node: object, dim: int, role: str) -> None:
-        """Note what a dimension of a parameter does, where the node is one, or one that is merely rescaled."""
-        while isinstance(node, Node) and node.op == "call_function" and operator_name(node) in _RESCALED:
-            node = node.args[0]
-        if isinstance(node, Node) and node.op == "get_attr":
+        """Note what a dimension of a parameter does, where the node is one, or is computed from parameters alone."""
+        if not isinstance(node, Node) or node not in self._static:
+            return
+        if node.op == "get_attr":
             self.roles.setdefault((str(node.target), dim), role)
+            return
+        labels = self.labels[node]
+        axis = labels.axis(dim) if isinstance(labels, Labels) else None
+        if axis is not None and self._owners:
+            atom = int(axis.atoms.flat[0])
+            first, end, place = self._owners[bisect_right(self._owners, atom, key=lambda owner: owner[0]) - 1]
+            if first <= atom < end:
+                self.roles.setdefault(place, role)
 
     # The walk
 
@@ -251,6 +261,8 @@ class Coupling:
         self._constants = Constants(module)
         for node in module.graph.nodes:
             self._now = node
+            if node.op != "placeholder" and self._static.issuperset(node.all_input_nodes):
+                self._static.add(node)
             if node.op == "get_attr":
                 self.labels[node] = self._parameter(module, str(node.target), seen)
             elif node.op == "call_function":
@@ -267,12 +279,15 @@ class Coupling:
         tensor = attribute(module, name)
         if not isinstance(tensor, torch.Tensor):
             return tensor
+        if not isinstance(tensor, torch.nn.Parameter):
+            self.buffers.add(name)
         first = seen.setdefault(id(tensor), name)
         if first != name:  # tied parameters share their atoms
             self.parameters[name] = self.parameters[first]
         if name not in self.parameters:
             shape = tuple(tensor.shape)
             axes = [Axis((d,), self.fresh(n)) for d, n in enumerate(shape) if n > 1]
+            self._owners += [(int(a.atoms[0]), int(a.atoms[-1]) + 1, (name, a.dims[0])) for a in axes]
             self.parameters[name] = Labels(shape, tuple(axes) if tensor.is_floating_point() else ())
         return self.parameters[name]
 

@@ -91,7 +91,11 @@ def find_groups(coupling: Coupling) -> tuple[tuple[ChannelGroup, ...], tuple[Cha
     stuck = frozen[rows.component]
     groups = _prunable(coupling, places, rows[~stuck])
     listed = {member.parameter for group in groups for member in group.members}
+    alone = [group for group in groups if all(m.parameter in coupling.buffers for m in group.members)]
+    alone = [group for group in alone if all(m.role == "affine" for m in group.members)]
+    groups = tuple(group for group in groups if group not in alone)
     single = [replace(group, frozen="is a single unit") for group in groups if group.units == 1]
+    single += [replace(group, frozen="is a constant that goes with no parameter") for group in alone]
     one = np.zeros((1, 1), np.int64)
     single += [
         ChannelGroup(_layer(name), 1, (Member(name, 0, one, "affine"),), "is a single unit")

@@ -113,7 +113,15 @@ def matmul(coupling: Coupling, call: Call) -> Labels:
     left = _batch(len(first.shape) - 2) + "mk" if len(first.shape) > 1 else "k"
     right = _batch(len(second.shape) - 2) + "kn" if len(second.shape) > 1 else "k"
     output = max(left[:-2], right[:-2], key=len) + ("m" if "m" in left else "") + ("n" if "n" in right else "")
+    for name, letters in ((first_name, left), (second_name, right)):
+        _roles(coupling, call.node_of(name), letters, output)
     return product(coupling, [(first_name, first, left), (second_name, second, right)], output, call.shape)
+
+
+def _roles(coupling: Coupling, node: object, letters: str, output: str) -> None:
+    """What is left of a parameter in the output is produced by it, the rest consumed."""
+    for dim, letter in enumerate(letters):
+        coupling.role(node, dim, "producer" if letter in output else "consumer")
 
 
 def _batch(count: int) -> str:
@@ -124,8 +132,7 @@ def _batch(count: int) -> str:
 def addmm(coupling: Coupling, call: Call) -> Labels:
     """`addmm(bias, (m, k), (k, n))`."""
     result = product(coupling, [("mat1", call["mat1"], "mk"), ("mat2", call["mat2"], "kn")], "mn", call.shape)
-    coupling.role(call.node_of("mat2"), 1, "producer")
-    coupling.role(call.node_of("mat2"), 0, "consumer")
+    _roles(coupling, call.node_of("mat2"), "kn", "mn")
     if len(call["self"].shape) == 1:
         coupling.role(call.node_of("self"), 0, "producer")
     return broadcast(coupling, [result, call["self"]], call.shape)
@@ -135,6 +142,8 @@ def baddbmm(coupling: Coupling, call: Call) -> Labels:
     """`baddbmm(added, (b, m, k), (b, k, n))`, `addbmm` (the batch summed over)."""
     batch = "b" if call.name.startswith("b") else ""
     operands = [("batch1", call["batch1"], "bmk"), ("batch2", call["batch2"], "bkn")]
+    for name, _, letters in operands:
+        _roles(coupling, call.node_of(name), letters, batch + "mn")
     result = product(coupling, operands, batch + "mn", call.shape)
     return broadcast(coupling, [result, call["self"]], call.shape)
 
@@ -144,6 +153,8 @@ def vectors(coupling: Coupling, call: Call) -> Labels:
     letters = {"mv": ("mk", "k", "m"), "dot": ("k", "k", ""), "outer": ("m", "n", "mn")}
     left, right, output = letters[call.name]
     (first, a), (second, b) = call.tensors()
+    for name, written in ((first, left), (second, right)):
+        _roles(coupling, call.node_of(name), written, output)
     return product(coupling, [(first, a, left), (second, b, right)], output, call.shape)
 
 
@@ -165,8 +176,7 @@ def einsum(coupling: Coupling, call: Call) -> Labels:
         labels = coupling.freeze_axes(given, dims, "takes a diagonal of it")
         operands.append(("tensors", labels, written))
     for node, (_, _, written) in zip(call.node_of("tensors"), operands, strict=True):
-        for dim, letter in enumerate(written):
-            coupling.role(node, dim, "producer" if letter in output else "consumer")
+        _roles(coupling, node, written, output)
     return product(coupling, operands, output.replace("...", _ELLIPSIS[:spread]), call.shape)
 
 

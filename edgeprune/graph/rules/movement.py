@@ -193,7 +193,7 @@ def indexed(coupling: Coupling, call: Call) -> Labels:
     source: Labels = call["self"]
     tables = {dim: table for dim, table in enumerate(call.node_of("indices")) if table is not None}
     values = {dim: call.constant(table) for dim, table in tables.items()}
-    (dim, value), *others = values.items()
+    (_, value), *others = values.items()
     if others or value is None or value.dtype != torch.int64 or value.dim() != 1:
         source = coupling.freeze_axes(source, list(tables), "looks entries up in it")
         values = {dim: torch.zeros(call["indices"][dim].shape, dtype=torch.int64) for dim in tables}
