@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,8 +26,8 @@ _LOG = logging.getLogger(__name__)
 
 
 def capture(
-    model: torch.nn.Module,
-    example_inputs: torch.Tensor | tuple[torch.Tensor, ...],
+    model: torch.nn.Module | str | Path,
+    example_inputs: torch.Tensor | tuple[torch.Tensor, ...] | None = None,
     *,
     granularity: Split = "outer",
     grouped: Grouped = "positions",
@@ -37,7 +38,15 @@ def capture(
     it, not copied. The batch is dynamic unless the model fixes it. `granularity` decides what goes where an
     axis is split in two: whole heads ("outer") or the head size ("inner"); `grouped` what goes in grouped
     convolutions and normalisations: the same positions of every group, or whole groups. Raises CaptureError.
+
+    `model` may be the path of an ONNX file; it is compared with ONNX Runtime, and makes its own example inputs
+    where all sizes but the batch are fixed.
     """
+    if isinstance(model, str | Path):
+        from edgeprune.graph.onnx_input.capture import capture_onnx
+
+        given = None if example_inputs is None else _checked(example_inputs)
+        return capture_onnx(Path(model), given, Granularity(granularity, grouped))
     inputs = _checked(example_inputs)
     with evaluation(model):
         program, dynamic = export_program(model, inputs)
@@ -70,7 +79,7 @@ def from_program(
 
 
 def _checked(example_inputs: Any) -> tuple[torch.Tensor, ...]:
-    inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
+    inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs or ())
     for position, value in enumerate(inputs):
         if not isinstance(value, torch.Tensor):
             raise CaptureError(
