@@ -55,7 +55,7 @@ class OnnxModule(nn.Module):
             if array.dtype.kind != "f" or array.ndim == 0 or name not in trained | estimated:
                 continue
             tensor = torch.from_numpy(np.array(array, order="C"))  # the file's memory is read-only
-            attribute = self._register(name, tensor, trained=name in trained, taken=taken)
+            attribute = self._register(name, tensor, trained=name not in estimated, taken=taken)
             self._names[name] = attribute
             self._host[name] = graph.constants[name] = np.empty(0, np.float32)  # one copy is enough
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -67,10 +68,29 @@ def read(path: Path) -> OnnxGraph:
         operator = _operator(path, node, position, opset)
         if operator.kind == "Constant":
             constants[operator.outputs[0]] = _constant(operator)
+        elif operator.kind == "Identity" and operator.inputs[0] in constants:
+            # Exporters write weights of equal values once; to the network they are different ones.
+            constants[operator.outputs[0]] = constants[operator.inputs[0]]
         else:
             nodes.append(operator)
+    nodes = _own_statistics(nodes, constants)
     inputs = tuple(_input(path, value) for value in graph.input if value.name not in constants)
     return OnnxGraph(path, tuple(nodes), constants, inputs, tuple(value.name for value in graph.output))
+
+
+def _own_statistics(nodes: list[Operator], constants: dict[str, Host]) -> list[Operator]:
+    """Statistics of batch norms under names of their own, where a weight of equal values shares the file's copy."""
+    uses = Counter(name for node in nodes for name in node.inputs)
+    result = []
+    for node in nodes:
+        inputs = list(node.inputs)
+        for position, word in ((3, "mean"), (4, "var")) if node.kind == "BatchNormalization" else ():
+            if inputs[position] in constants and uses[inputs[position]] > 1:
+                own = f"{node.name}.running_{word}"
+                constants[own] = constants[inputs[position]]
+                inputs[position] = own
+        result.append(replace(node, inputs=tuple(inputs)))
+    return result
 
 
 def _checked(path: Path) -> onnx.ModelProto:
