@@ -63,9 +63,17 @@ def _tied(coupling: Coupling, labels: Labels, dim: int, atoms: Atoms | None) -> 
 
 def _outputs(coupling: Coupling, call: Call, state: Atoms, passed: Atoms, directions: int) -> list[Labels]:
     """The sequence (…, directions × h), and the last states (layers × directions, n, h): hidden, then cell."""
+    sequence = Labels(call.shapes[0], (Axis((len(call.shapes[0]) - 1,), np.tile(passed, directions)),))
+    return [sequence, *_states(coupling, call, (passed, state), call.shapes[1:])]
+
+
+def _states(
+    coupling: Coupling, call: Call, units: tuple[Atoms, ...], shapes: tuple[tuple[int, ...], ...]
+) -> list[Labels]:
+    """The last states, tied to the first ones: hidden, then cell."""
     initial = call["hx"] if isinstance(call["hx"], list) else [call["hx"]]
-    outputs = [Labels(call.shapes[0], (Axis((len(call.shapes[0]) - 1,), np.tile(passed, directions)),))]
-    for start, atoms, shape in zip(initial, (passed, state), call.shapes[1:], strict=False):
+    outputs = []
+    for start, atoms, shape in zip(initial, units, shapes, strict=False):
         last = len(start.shape) - 1
         labels, given = coupling.along(start, last)
         coupling.freeze_axes(labels, range(last), "steps along it")
@@ -77,4 +85,27 @@ def _outputs(coupling: Coupling, call: Call, state: Atoms, passed: Atoms, direct
     return outputs
 
 
-RULES: dict[str, Rule] = dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), recurrent)
+def cell(coupling: Coupling, call: Call) -> Labels | list[Labels]:
+    """One step: `lstm_cell(input (n, i), [hidden, cell], w_ih, w_hh, b_ih, b_hh)`, `gru_cell`, `rnn_tanh_cell` …"""
+    hidden = call["w_hh"].shape[1]
+    state = coupling.fresh(hidden)
+    source, arriving = coupling.along(call["input"], -1)
+    coupling.freeze_axes(source, range(len(source.shape) - 1), "steps along it")
+    for name, contracted in (("w_ih", arriving), ("w_hh", state), ("b_ih", None), ("b_hh", None)):
+        labels: Labels | None = call.get(name)
+        if labels is None:
+            continue
+        _tied(coupling, labels, 0, np.tile(state, labels.shape[0] // hidden))
+        coupling.role(call.node_of(name), 0, "producer")
+        if len(labels.shape) > 1:
+            _tied(coupling, labels, 1, contracted)
+            coupling.role(call.node_of(name), 1, "consumer")
+            coupling.contracted(name, 1)
+    outputs = _states(coupling, call, (state, state), call.shapes)
+    return outputs if isinstance(call.node.meta["val"], list | tuple) else outputs[0]
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), recurrent),
+    **dict.fromkeys(("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"), cell),
+}
