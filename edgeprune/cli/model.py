@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["export_command", "measure_command", "prune_command"]
 
-_SOURCE = "SOURCE is a captured model (.pt2), a task (task.py:Class), or a project (its folder or edgeprune.yaml)."
+_SOURCE = (
+    "SOURCE is a captured model (.pt2), an ONNX file, a task (task.py:Class), or a project "
+    "(its folder or edgeprune.yaml)."
+)
 
 
 @click.command("prune", epilog=_SOURCE, short_help="Prune a model by a ratio, without a device.")
@@ -221,6 +224,10 @@ def _captured(source: str) -> tuple[Captured, CheckedTask | None]:
         if not path.is_file():
             raise UsageError(f"there is no file {path}")
         return load(path), None
+    if path.suffix == ".onnx":
+        from edgeprune.graph.capture import capture
+
+        return capture(path), None
     task = _task(source, path)
     from edgeprune.graph.capture import capture
 

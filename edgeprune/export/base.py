@@ -29,12 +29,14 @@ class Exporter(Protocol):
         *,
         batch_dynamic: bool = True,
         provenance: Mapping[str, Any] | None = None,
+        input_names: tuple[str, ...] = (),
+        output_names: tuple[str, ...] = (),
     ) -> Artifact:
         """Write the module in eval mode to `path`, atomically, and describe it; the module is left as it was.
 
         With `batch_dynamic` the batch is free, else fixed at that of the example inputs. `provenance` is kept in the
         artifact's record together with what the exporter adds. Raises UsageError where the format cannot express
-        the module.
+        the module. `input_names` and `output_names` replace the graph's own, where they are given.
         """
 
 

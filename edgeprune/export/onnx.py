@@ -43,6 +43,8 @@ class OnnxExporter:
         *,
         batch_dynamic: bool = True,
         provenance: Mapping[str, Any] | None = None,
+        input_names: tuple[str, ...] = (),
+        output_names: tuple[str, ...] = (),
     ) -> Artifact:
         """See `Exporter.export`."""
         import onnx
@@ -59,7 +61,14 @@ class OnnxExporter:
             module.eval()
             with _quiet(), torch.no_grad():
                 program = _program(module, example_inputs, batch_dynamic)
-                exported = torch.onnx.export(program, dynamo=True, opset_version=self.opset, verbose=False)
+                exported = torch.onnx.export(
+                    program,
+                    dynamo=True,
+                    opset_version=self.opset,
+                    verbose=False,
+                    input_names=input_names or None,
+                    output_names=output_names or None,
+                )
         except Exception as error:
             raise UsageError(
                 f"the model cannot be exported to ONNX: {_first_line(error)}",

@@ -36,7 +36,12 @@ class Prunable:
 
     `module` trains, evaluates (`.train()`, `.eval()`) and exports like any module; `example_inputs` are the
     inputs that it was captured with; `batch_dynamic` tells whether their first dimension may change.
+    `input_names` and `output_names` are those of the ONNX file that it was captured from, and go into the exported
+    one; empty otherwise.
     """
+
+    input_names: tuple[str, ...] = ()
+    output_names: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -150,7 +155,7 @@ class Prunable:
         if dropped:
             module = without_blocks(module, self.module.graph, dropped)
         checked = self.check(module, keep, dropped) if verify else None
-        return Pruned(
+        pruned = Pruned(
             module,
             self.example_inputs,
             candidate,
@@ -158,6 +163,8 @@ class Prunable:
             batch_dynamic=self.batch_dynamic,
             granularity=self.granularity,
         )
+        pruned.input_names, pruned.output_names = self.input_names, self.output_names
+        return pruned
 
     def check(self, pruned: GraphModule, keep: NDArray[np.bool_], dropped: Sequence[Block] = ()) -> Verification:
         """Compare a pruned module with the reference of the kept atoms and the dropped blocks."""

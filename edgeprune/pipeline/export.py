@@ -60,6 +60,7 @@ def export(
         path,
         batch_dynamic=model.batch_dynamic,
         provenance={**_provenance(model), **(provenance or {})},
+        **({"input_names": model.input_names, "output_names": model.output_names} if model.input_names else {}),
     )
     manifest.manifest_path(path).unlink(missing_ok=True)  # one of an older file at this place
     try:

@@ -31,6 +31,14 @@ def capture_onnx(path: Path, example_inputs: tuple[torch.Tensor, ...] | None, gr
     where the result is proven equal, example by example; otherwise `batch_dynamic` is False.
     """
     graph = read(path)
+    captured = _captured(graph, example_inputs, granularity)
+    captured.input_names = tuple(value.name for value in graph.inputs)
+    captured.output_names = graph.outputs
+    return captured
+
+
+def _captured(graph: OnnxGraph, example_inputs: tuple[torch.Tensor, ...] | None, granularity: Granularity) -> Captured:
+    path = graph.path
     inputs = _examples(graph) if example_inputs is None else _fitting(graph, example_inputs)
     module = OnnxModule(graph).eval()
     fixed = graph.inputs[0].shape[0] if graph.inputs[0].shape else None

@@ -70,6 +70,19 @@ def test_an_exported_network_is_captured_pruned_and_verified(tmp_path: Path, dyn
     )
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_pruned_file_is_exported_with_the_names_of_the_original(tmp_path: Path) -> None:
+    _exported(tmp_path / "a.onnx", dynamo=False, opset_version=13)
+    captured = ep.capture(tmp_path / "a.onnx")
+    pruned = captured.prune(captured.uniform(0.5))
+    ep.export(pruned, tmp_path / "small.onnx")
+    session = ort.InferenceSession(tmp_path / "small.onnx", providers=["CPUExecutionProvider"])
+    x = torch.randn(2, 3, 8, 8)
+    (scores,) = session.run(["scores"], {"image": x.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(scores, pruned.module(x).numpy(), rtol=1e-3, atol=1e-5)
+
+
 def _file(
     path: Path,
     nodes: list[onnx.NodeProto],
@@ -84,7 +97,7 @@ def _file(
         nodes,
         "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * rank)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, None])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     imports = [helper.make_opsetid("", opset), *([helper.make_opsetid(domain, 1)] if domain else [])]
@@ -96,7 +109,7 @@ def _file(
     ("node", "options", "says"),
     [
         (helper.make_node("Det", ["x"], ["y"], name="d"), {}, r"node 'd': operator Det .*opset 13"),
-        (helper.make_node("Mine", ["x"], ["y"], name="m", domain="me"), {"domain": "me"}, "custom operator Mine .*'me'"),
+        (helper.make_node("Mine", ["x"], ["y"], domain="me"), {"domain": "me"}, "custom operator Mine .*'me'"),
         (helper.make_node("QuantizeLinear", ["x", "s"], ["y"], name="q"), {"s": np.float32(1)}, "quantised"),
         (helper.make_node("Relu", ["x"], ["y"]), {"opset": 6}, "opset 6 is older than 7"),
         (helper.make_node("Relu", ["x"], ["y"]), {"shape": ("n", "width")}, r"dimension 1 \(width\)"),

@@ -130,11 +130,8 @@ def _layer_norm(op: Operator, x: torch.Tensor, scale: Value, bias: Value = None)
 
 @operator("GroupNormalization")
 def _group_norm(op: Operator, x: torch.Tensor, scale: Value, bias: Value) -> torch.Tensor:
-    groups, weight, offset = op.get("num_groups"), as_tensor(scale), as_tensor(bias)
-    if op.opset < 21:
-        each = x.shape[1] // groups
-        weight, offset = weight.repeat_interleave(each), offset.repeat_interleave(each)
-    return F.group_norm(x, groups, weight, offset, op.get("epsilon", 1e-5))
+    # Version 18, with a scale per group, is deprecated: the checker refuses it.
+    return F.group_norm(x, op.get("num_groups"), as_tensor(scale), as_tensor(bias), op.get("epsilon", 1e-5))
 
 
 @operator("InstanceNormalization")
