@@ -238,9 +238,13 @@ class Coupling:
         if dims:
             self.mixings.append(Mixing(cast("Node", self._now), argument, labels, tuple(dims)))
 
+    def is_static(self, node: object) -> bool:
+        """Whether no input takes part in a node's value."""
+        return node in self._static
+
     def role(self, node: object, dim: int, role: str) -> None:
         """Note what a dimension of a parameter does, where the node is one, or is computed from parameters alone."""
-        if not isinstance(node, Node) or node not in self._static:
+        if not isinstance(node, Node) or not self.is_static(node):
             return
         if node.op == "get_attr":
             self.roles.setdefault((str(node.target), dim), role)

@@ -88,6 +88,8 @@ def check(
     **options: Any,
 ) -> Captured:
     """Capture; remove each unit on its own, then half of all; each result must equal the reference."""
+    with torch.no_grad():
+        model(*inputs)  # what a forward hook computes has no history, so that the model can be copied
     net = capture(model, inputs, **options)
     assert net.groups
     removals: list[dict[str, list[int]]] = [

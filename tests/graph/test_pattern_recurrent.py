@@ -160,8 +160,11 @@ def test_convolutions_before_and_after() -> None:
         return s.head(s.cell(y)[0].transpose(1, 2))
 
     model = parts(
-        forward, conv=nn.Conv1d(7, 5, 2), cell=nn.LSTM(5, 4, batch_first=True, bidirectional=True), head=nn.Conv1d(8, 3, 1)
-    )  # fmt: skip
+        forward,
+        conv=nn.Conv1d(7, 5, 2),
+        cell=nn.LSTM(5, 4, batch_first=True, bidirectional=True),
+        head=nn.Conv1d(8, 3, 1),
+    )
     net = check(model, TOKENS)
     assert units(net) == {"conv": 5, "cell.weight_ih_l0": 4}
     assert indices(net, "conv", "cell.weight_ih_l0_reverse", 1) == [[i] for i in range(5)]

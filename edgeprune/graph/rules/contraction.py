@@ -149,10 +149,17 @@ def baddbmm(coupling: Coupling, call: Call) -> Labels:
 
 
 def vectors(coupling: Coupling, call: Call) -> Labels:
-    """`mv` (m, k) × (k), `dot` (k) × (k), `outer` (m) × (n)."""
-    letters = {"mv": ("mk", "k", "m"), "dot": ("k", "k", ""), "outer": ("m", "n", "mn")}
-    left, right, output = letters[call.name]
+    """`mv` (m, k) × (k), `dot`, `vdot` (k) × (k), `outer` (m) × (n).
+
+    Of parameters alone they estimate a norm of a whole weight (spectral norm), whose vectors fit its full size only.
+    """
+    letters = {"mv": ("mk", "k", "m"), "outer": ("m", "n", "mn")}
+    left, right, output = letters.get(call.name, ("k", "k", ""))
     (first, a), (second, b) = call.tensors()
+    if call.name != "outer" and all(coupling.is_static(node) for node in call.node.args[:2]):
+        for labels in (a, b):
+            coupling.freeze_axes(labels, range(len(labels.shape)), "estimates a norm of the whole weight")
+        return Labels(call.shape)
     for name, written in ((first, left), (second, right)):
         _roles(coupling, call.node_of(name), written, output)
     return product(coupling, [(first, a, left), (second, b, right)], output, call.shape)
@@ -238,7 +245,7 @@ RULES: dict[str, Rule] = {
     "addmm": addmm,
     "baddbmm": baddbmm,
     "addbmm": baddbmm,
-    **dict.fromkeys(("mv", "dot", "outer"), vectors),
+    **dict.fromkeys(("mv", "dot", "vdot", "outer"), vectors),
     "einsum": einsum,
     "scaled_dot_product_attention": attention,
 }

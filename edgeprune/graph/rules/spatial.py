@@ -39,7 +39,11 @@ def index_of_extreme(coupling: Coupling, call: Call) -> Labels | list[Labels]:
     name, source = call.tensors()[0]
     given = call.get("dim")
     dims = range(len(source.shape)) if given is None else [int(given)]
-    if given is not None and call.name in ("max", "min") and not any(user.args[1] == 1 for user in call.node.users):
+    if (
+        given is not None
+        and call.name in ("max", "min")
+        and not any(u.args[1] == 1 and u.users for u in call.node.users)
+    ):
         dims = []  # only the values are used
     call.arguments[name] = coupling.freeze_axes(source, dims, "returns positions in it")
     return reduction(coupling, call)
