@@ -63,7 +63,7 @@ def zeroed(*roles: str, only: str = "") -> Reference:
 
     def reference(model: nn.Module, net: Captured, removed: Removed) -> nn.Module:
         found = 0
-        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        tensors = dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers()])
         with torch.no_grad():
             for name, gone in removed.items():
                 for member in group_of(net, name).members:

@@ -165,6 +165,19 @@ def vectors(coupling: Coupling, call: Call) -> Labels:
     return product(coupling, [(first, a, left), (second, b, right)], output, call.shape)
 
 
+def tensordot(coupling: Coupling, call: Call) -> Labels:
+    """`tensordot(self, other, dims_self, dims_other)`: the dimensions of both that are summed over, pair by pair."""
+    first, second = call["self"], call["other"]
+    left, right = list("abcdefgh"[: len(first.shape)]), list("ABCDEFGH"[: len(second.shape)])
+    for i, j in zip(call["dims_self"], call["dims_other"], strict=True):
+        right[j % len(right)] = left[i % len(left)]
+    output = "".join(c for c in (*left, *right) if (c in left) != (c in right))
+    operands = [("self", first, "".join(left)), ("other", second, "".join(right))]
+    for name, _, letters in operands:
+        _roles(coupling, call.node_of(name), letters, output)
+    return product(coupling, operands, output, call.shape)
+
+
 def einsum(coupling: Coupling, call: Call) -> Labels:
     """An Einstein summation as it is written; a letter twice in one operand (a diagonal) is frozen."""
     equation, tensors = str(call["equation"]).replace(" ", ""), call["tensors"]
@@ -246,6 +259,7 @@ RULES: dict[str, Rule] = {
     "baddbmm": baddbmm,
     "addbmm": baddbmm,
     **dict.fromkeys(("mv", "dot", "vdot", "outer"), vectors),
+    "tensordot": tensordot,
     "einsum": einsum,
     "scaled_dot_product_attention": attention,
 }

@@ -118,7 +118,8 @@ _NAMES = """
     relu relu6 leaky_relu elu selu celu gelu silu mish hardtanh hardswish hardsigmoid softplus softsign log_sigmoid
         threshold hardshrink softshrink tanhshrink rrelu dropout alpha_dropout feature_dropout feature_alpha_dropout
     logit xlogy hypot heaviside sgn signbit erfinv isfinite isclose logaddexp bitwise_xor logical_xor
-    fill copy zero float half double bfloat16 zeros_like ones_like full_like rand_like randn_like bernoulli
+    __and__ __or__ __xor__
+    fill copy zero float half double bfloat16 zeros_like ones_like full_like empty_like rand_like randn_like bernoulli
 """
 
 RULES: dict[str, Rule] = {

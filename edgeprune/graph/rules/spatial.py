@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeprune.graph.coupling import Call, Coupling, Rule
 from edgeprune.graph.labels import Axis, Labels
-from edgeprune.graph.rules.elementwise import elementwise
+from edgeprune.graph.rules.elementwise import broadcast, elementwise
 
 __all__ = ["RULES"]
 
@@ -68,6 +68,19 @@ def sampled(coupling: Coupling, call: Call) -> Labels:
     return Labels(call.shape, source.axes)
 
 
+def gathered(coupling: Coupling, call: Call) -> Labels:
+    """`gather(self, dim, index)`: along all other dimensions, index by index."""
+    dim = int(call["dim"]) % max(len(call.shape), 1)
+    shape = tuple(1 if d == dim else n for d, n in enumerate(call.shape))
+    operands = []
+    for name in ("self", "index"):
+        labels: Labels = call[name]
+        fixed = [d for d, n in enumerate(labels.shape) if d == dim or n != call.shape[d]]
+        labels = coupling.freeze_axes(labels, fixed, "looks entries up in it")
+        operands.append(Labels(shape, labels.axes))
+    return Labels(call.shape, broadcast(coupling, operands, shape).axes)
+
+
 def embedding(coupling: Coupling, call: Call) -> Labels:
     """`embedding(weight (entries, width), indices)`: the width is prunable, the entries are not."""
     weight: Labels = coupling.freeze_axes(call["weight"], [0], "looks entries up in it")
@@ -94,4 +107,5 @@ RULES: dict[str, Rule] = {
     "argmin": index_of_extreme,
     "embedding": embedding,
     "grid_sampler": sampled,
+    "gather": gathered,
 }
