@@ -102,7 +102,8 @@ def test_embedding_tied_to_the_output() -> None:
 
     net = check(Tied(), torch.randint(0, 9, (2, 5)), reference=zeroed("consumer", "producer"))
     assert units(net) == {"inner": 6}
-    assert indices(net, "inner", "embed.weight", 1) == SINGLE
+    assert indices(net, "inner", "inner.weight", 0) == SINGLE
+    assert {m.parameter for m in net.groups[0].members} >= {"out.weight", "inner.weight", "inner.bias"}
     assert net.prune(net.candidate({"inner": [0, 1, 2]})).cost().params == 9 * 3 + 3 * 3 + 3
 
 

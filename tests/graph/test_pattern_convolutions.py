@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.graph.independent import check, indices, parts, units
+from edgeprune.graph.capture import capture
+from tests.graph.independent import check, frozen, indices, parts, units
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
@@ -185,3 +186,31 @@ def test_depthwise_over_a_grouped_neighbour() -> None:
     )  # fmt: skip
     net = check(model, X)
     assert indices(net, "a", "b.weight", 0) == [[0, 1, 4, 5], [2, 3, 6, 7]]
+
+
+@pytest.mark.parametrize("kind", ["depthwise", "grouped", "transposed"])
+def test_a_fixed_kernel_in_groups_freezes(kind: str) -> None:
+    """A kernel that is repeated as often as there are channels cannot be repeated less often."""
+
+    def forward(s: nn.Module, x: Tensor) -> Tensor:
+        if kind == "depthwise":
+            return s.b(F.conv2d(s.a(x), s.k.repeat(6, 1, 1, 1), groups=6))
+        if kind == "grouped":
+            return s.b(F.conv2d(s.a(x), s.k.repeat(6, 3, 1, 1), groups=2))
+        return s.b(F.conv_transpose2d(s.a(x), s.k.repeat(6, 3, 1, 1), groups=2))
+
+    model = parts(forward, a=nn.Conv2d(3, 6, 1), b=nn.Conv2d(6, 3, 1), k=torch.randn(1, 1, 3, 3))
+    for grouped in ("positions", "groups"):
+        net = capture(model, (X,), grouped=grouped)
+        assert "a" not in units(net)
+        assert "in the model itself convolves" in frozen(net, "a")
+        net.prune(net.uniform(0.5))
+
+
+def test_an_expanded_kernel_is_expanded_less() -> None:
+    def forward(s: nn.Module, x: Tensor) -> Tensor:
+        y = s.a(x)
+        return s.b(F.conv2d(y, s.k.expand(y.shape[1], 1, 3, 3), groups=y.shape[1]))
+
+    model = parts(forward, a=nn.Conv2d(3, 6, 1), b=nn.Conv2d(6, 3, 1), k=torch.randn(1, 1, 3, 3))
+    assert units(check(model, X)) == {"a": 6}

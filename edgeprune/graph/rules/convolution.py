@@ -8,6 +8,7 @@ from edgeprune.graph.rules.contraction import product, with_bias
 
 __all__ = ["RULES"]
 
+_FIXED = "convolves it with a fixed weight"
 _OUT_OF_REACH = "convolves a fixed dimension in groups"
 
 
@@ -23,11 +24,15 @@ def convolution(coupling: Coupling, call: Call) -> Labels:
         for atoms in (outputs, taps):
             if atoms is not None:
                 coupling.freeze(atoms, _OUT_OF_REACH)
-        return with_bias(coupling, call, Labels(call.shape), 1)
+        return with_bias(coupling, call, Labels(call.shape, source.axes), 1)
     if source.shape[1] == groups:  # depthwise: each input channel has its own outputs
         if outputs is not None:
             coupling.tie(inputs[:, None], outputs.reshape(groups, -1))
+        else:
+            coupling.freeze(inputs, _FIXED)
     else:
+        if taps is None or (outputs is None and coupling.granularity.grouped == "groups"):
+            coupling.freeze(inputs, _FIXED)
         _in_groups(coupling, inputs, outputs, taps, groups)
         _contracts(coupling, call, 0, 1)
     axes = [axis for axis in source.axes if axis.dims[0] > 1]
@@ -48,9 +53,12 @@ def transposed(coupling: Coupling, call: Call) -> Labels:
         for atoms in (inputs, kernels, taps):
             if atoms is not None:
                 coupling.freeze(atoms, _OUT_OF_REACH)
-        return with_bias(coupling, call, Labels(call.shape), 1)
+        axes = [axis for axis in source.axes if axis.dims[0] > 1]
+        return with_bias(coupling, call, Labels(call.shape, tuple(axes)), 1)
     coupling.tie(inputs, kernels)
     outputs = coupling.fresh(call.shape[1])
+    if taps is None and weight.shape[1] > 1:
+        coupling.freeze(outputs, _FIXED)
     if source.shape[1] == groups:  # depthwise
         coupling.tie(inputs[:, None], outputs.reshape(groups, -1))
         if taps is not None:
