@@ -40,6 +40,17 @@ def move(coupling: Coupling, call: Call) -> Labels | list[Labels]:
     return outputs if isinstance(call.node.meta["val"], list | tuple) else outputs[0]
 
 
+def picked(coupling: Coupling, call: Call) -> Labels | list[Labels]:
+    """`select`, `unbind`: of a split dimension, the part that is picked from keeps its size; the others pass on."""
+    name, source = call.tensors()[0]
+    dim = int(call.get("dim", 0)) % len(source.shape)
+    axis = source.axis(dim)
+    if axis is not None and axis.is_joint:
+        source = coupling.separate(source, axis, [d for d in axis.dims if d != dim])
+    call.arguments[name] = source
+    return move(coupling, call)
+
+
 def _run(call: Call, name: str, labels: torch.Tensor) -> list[torch.Tensor]:
     arguments = {
         key: labels if key == name else _materialise(call, key, value) for key, value in call.arguments.items()
@@ -253,8 +264,8 @@ def from_columns(coupling: Coupling, call: Call) -> Labels:
 _RESHAPES = ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")
 _MOVES = """
     permute transpose t mT numpy_T adjoint movedim
-    moveaxis swapaxes swapdims split split_with_sizes chunk unbind
-    select narrow flip repeat tile repeat_interleave pixel_shuffle pixel_unshuffle
+    moveaxis swapaxes swapdims split split_with_sizes chunk
+    narrow flip repeat tile repeat_interleave pixel_shuffle pixel_unshuffle
 """
 
 RULES: dict[str, Rule] = {
@@ -263,6 +274,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("expand", "broadcast_to"), expanded),
     **dict.fromkeys(("view_as", "reshape_as", "expand_as"), shaped),
     **dict.fromkeys(FILLS, filled),
+    **dict.fromkeys(("select", "unbind"), picked),
     **dict.fromkeys(("slice", "roll", "index_select"), reindexed),
     "index": indexed,
     **dict.fromkeys(("pad", "constant_pad_nd"), padded),

@@ -71,7 +71,10 @@ def group_norm(coupling: Coupling, call: Call) -> Labels:
 
 
 def instance_norm(coupling: Coupling, call: Call) -> Labels:
-    """Per sample and channel: like batch-norm for the coupling."""
+    """Per sample and channel (dimension 1), over all others unless it has statistics; else like batch-norm."""
+    source: Labels = call["input"]
+    if call["use_input_stats"]:
+        call.arguments["input"] = coupling.freeze_axes(source, range(2, len(source.shape)), "normalises over it")
     return batch_norm(coupling, call)
 
 
