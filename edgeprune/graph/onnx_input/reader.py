@@ -14,6 +14,7 @@ from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_m
 from onnx.inliner import inline_local_functions
 
 from edgeprune.errors import CaptureError
+from edgeprune.graph.onnx_input.folding import fold_movement
 from edgeprune.graph.onnx_input.operators.table import OPERATORS, Host, Operator
 
 __all__ = ["OnnxGraph", "OnnxTensor", "read"]
@@ -73,9 +74,10 @@ def read(path: Path) -> OnnxGraph:
             constants[operator.outputs[0]] = constants[operator.inputs[0]]
         else:
             nodes.append(operator)
-    nodes = _own_statistics(nodes, constants)
+    outputs = tuple(value.name for value in graph.output)
+    nodes = _own_statistics(fold_movement(nodes, constants, outputs), constants)
     inputs = tuple(_input(path, value) for value in graph.input if value.name not in constants)
-    return OnnxGraph(path, tuple(nodes), constants, inputs, tuple(value.name for value in graph.output))
+    return OnnxGraph(path, tuple(nodes), constants, inputs, outputs)
 
 
 def _own_statistics(nodes: list[Operator], constants: dict[str, Host]) -> list[Operator]:

@@ -74,6 +74,11 @@ def _reduce(function: Any) -> Callable[..., Host]:
     return reduced
 
 
+def _flatten(op: Operator, x: Host) -> Host:
+    axis = op.get("axis", 1)
+    return x.reshape(int(np.prod(x.shape[:axis])), int(np.prod(x.shape[axis:])))
+
+
 def _constant_of_shape(op: Operator, shape: Host) -> Host | None:
     if shape.dtype == object or int(np.prod(shape)) > _MAX_ELEMENTS:
         return None
@@ -137,6 +142,7 @@ _FOLDED: dict[str, Callable[..., Any]] = {
     "Range": _range,
     "Expand": _expand,
     "Reshape": _reshape,
+    "Flatten": _flatten,
     "Transpose": lambda op, x: np.transpose(x, op.get("perm")),
     "Tile": lambda _, x, repeats: np.tile(x, integers(repeats)),
 }

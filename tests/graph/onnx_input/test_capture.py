@@ -185,3 +185,32 @@ def test_no_file_and_no_onnx_are_refused(tmp_path: Path) -> None:
     (tmp_path / "junk.onnx").write_bytes(b"\x08\xff junk")
     with pytest.raises(CaptureError, match="not a"):
         ep.capture(tmp_path / "junk.onnx")
+
+
+def test_a_weight_that_is_only_moved_is_a_parameter_in_its_used_shape(tmp_path: Path) -> None:
+    shape = np.array([4, 6], np.int64)
+    weight = np.arange(24, dtype=np.float32).reshape(6, 2, 2)
+    nodes = [
+        helper.make_node("Reshape", ["w", "back"], ["a"]),
+        helper.make_node("Transpose", ["a"], ["b"], perm=[1, 0]),
+        helper.make_node("Cast", ["b"], ["c"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["x", "c"], ["y"]),
+    ]
+    path = _file(tmp_path / "moved.onnx", nodes, w=weight, back=shape[::-1].copy())
+    captured = ep.capture(path)
+    assert torch.equal(dict(captured.module.named_parameters())["w"], torch.from_numpy(weight.reshape(6, 4).T))
+    names = {str(node.target) for node in captured.module.graph.nodes if node.op == "call_function"}
+    assert names == {"aten.matmul.default"}
+    assert captured.module(torch.tensor([[1.0, 0, 0, 2]])).tolist() == [[6, 18, 30, 42, 54, 66]]
+
+
+def test_a_weight_with_another_use_is_not_moved(tmp_path: Path) -> None:
+    weight = np.arange(12, dtype=np.float32).reshape(3, 4)
+    nodes = [
+        helper.make_node("Transpose", ["w"], ["t"]),
+        helper.make_node("MatMul", ["x", "t"], ["h"]),
+        helper.make_node("MatMul", ["h", "w"], ["y"]),
+    ]
+    captured = ep.capture(_file(tmp_path / "tied.onnx", nodes, w=weight))
+    assert torch.equal(dict(captured.module.named_parameters())["w"], torch.from_numpy(weight))
+    assert captured.module(torch.tensor([[1.0, 0, 0, 0]])).tolist() == (weight[:, :1].T @ weight).tolist()
