@@ -231,6 +231,18 @@ def shuffled(coupling: Coupling, call: Call) -> Labels | list[Labels]:
     return move(coupling, call)
 
 
+def pixels(coupling: Coupling, call: Call) -> Labels | list[Labels]:
+    """`pixel_shuffle`: channels that become one go together; `pixel_unshuffle`: a channel passes on."""
+    source: Labels = call["self"]
+    source = coupling.freeze_axes(source, [-1, -2], "rearranges it")
+    source, atoms = coupling.along(source, len(source.shape) - 3)
+    if atoms is not None and call.name == "pixel_shuffle":
+        each = atoms.reshape(-1, int(call["upscale_factor"]) ** 2)
+        coupling.tie(each[:, :1], each)
+    call.arguments["self"] = source
+    return move(coupling, call)
+
+
 def windows(coupling: Coupling, call: Call) -> Labels | list[Labels]:
     """`unfold` of one dimension into overlapping windows, which has to stay; the others pass on."""
     source: Labels = call["self"]
@@ -265,7 +277,7 @@ _RESHAPES = ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze
 _MOVES = """
     permute transpose t mT numpy_T adjoint movedim
     moveaxis swapaxes swapdims split split_with_sizes chunk
-    narrow flip repeat tile repeat_interleave pixel_shuffle pixel_unshuffle
+    narrow flip repeat tile repeat_interleave
 """
 
 RULES: dict[str, Rule] = {
@@ -279,6 +291,7 @@ RULES: dict[str, Rule] = {
     "index": indexed,
     **dict.fromkeys(("pad", "constant_pad_nd"), padded),
     "channel_shuffle": shuffled,
+    **dict.fromkeys(("pixel_shuffle", "pixel_unshuffle"), pixels),
     "unfold": windows,
     "im2col": columns,
     "col2im": from_columns,
