@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edgeprune.records.project import Project, load_project
     from edgeprune.records.result import Result
     from edgeprune.recovery.reconstruct import Reconstruction, reconstruct
+    from edgeprune.sparsity.masks import make_permanent, sparsify
 
 _WHERE = {
     "Artifact": "edgeprune.records.artifact",
@@ -49,10 +50,12 @@ _WHERE = {
     "load": "edgeprune.graph.storage",
     "load_profile": "edgeprune.records.profile",
     "load_project": "edgeprune.records.project",
+    "make_permanent": "edgeprune.sparsity.masks",
     "measure": "edgeprune.pipeline.measure",
     "reconstruct": "edgeprune.recovery.reconstruct",
     "save": "edgeprune.graph.storage",
     "search": "edgeprune.pipeline.search",
+    "sparsify": "edgeprune.sparsity.masks",
     "verify": "edgeprune.pipeline.verify",
 }
 
@@ -75,10 +78,12 @@ __all__ = [
     "load",
     "load_profile",
     "load_project",
+    "make_permanent",
     "measure",
     "reconstruct",
     "save",
     "search",
+    "sparsify",
     "verify",
 ]
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from edgeprune.cli.model import _SOURCE, _captured
+from edgeprune.cli.model import SOURCE, captured_from
 from edgeprune.cli.options import as_json, emit
 from edgeprune.cli.progress import open_progress
 
 __all__ = ["explain_command", "verify_command"]
 
 
-@click.command("explain", epilog=_SOURCE, short_help="Show what can be pruned, and why the rest cannot.")
+@click.command("explain", epilog=SOURCE, short_help="Show what can be pruned, and why the rest cannot.")
 @click.argument("source")
 @as_json
 def explain_command(source: str, json_output: bool) -> None:
@@ -22,7 +22,7 @@ def explain_command(source: str, json_output: bool) -> None:
     from edgeprune.pipeline.explain import explain
 
     with open_progress() as progress, progress.step("capturing the model"):
-        captured, _ = _captured(source)
+        captured, _ = captured_from(source)
     report = explain(captured)
     if json_output:
         emit(report)

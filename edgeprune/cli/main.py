@@ -116,6 +116,7 @@ _COMMANDS = {
     "run": "edgeprune.cli.project:run_command",
     "report": "edgeprune.cli.project:report_command",
     "explain": "edgeprune.cli.inspect:explain_command",
+    "sparsify": "edgeprune.cli.sparsify:sparsify_command",
     "prune": "edgeprune.cli.model:prune_command",
     "verify": "edgeprune.cli.inspect:verify_command",
     "export": "edgeprune.cli.model:export_command",

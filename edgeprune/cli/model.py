@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from edgeprune.records.figures import Figures
     from edgeprune.records.measurement import Measurement
 
-__all__ = ["export_command", "measure_command", "prune_command"]
+__all__ = ["SOURCE", "captured_from", "export_command", "measure_command", "prune_command"]
 
-_SOURCE = (
+SOURCE = (
     "SOURCE is a captured model (.pt2), an ONNX file, a task (task.py:Class), or a project "
     "(its folder or edgeprune.yaml)."
 )
 
 
-@click.command("prune", epilog=_SOURCE, short_help="Prune a model by a ratio, without a device.")
+@click.command("prune", epilog=SOURCE, short_help="Prune a model by a ratio, without a device.")
 @click.argument("source")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The pruned model, a .pt2 file.")
 @click.option(
@@ -99,7 +99,7 @@ def prune_command(
         check_request(output, onnx, importance=importance, round_to=multiples)
     with open_progress() as progress:
         with progress.step("capturing the model"):
-            captured, task = _captured(source)
+            captured, task = captured_from(source)
         if groups or output is None:
             report = _groups(captured)
         else:
@@ -127,7 +127,7 @@ def prune_command(
         click.echo(line)
 
 
-@click.command("export", epilog=_SOURCE, short_help="Export a model, checked in its runtime.")
+@click.command("export", epilog=SOURCE, short_help="Export a model, checked in its runtime.")
 @click.argument("source")
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option("--format", "file_format", default="onnx", show_default=True)
@@ -140,7 +140,7 @@ def export_command(source: str, output: Path, file_format: str, json_output: boo
     check_output(output, file_format)
     with open_progress() as progress:
         with progress.step("capturing the model"):
-            captured, _ = _captured(source)
+            captured, _ = captured_from(source)
         with progress.step("exporting"):
             artifact = export(captured, output, format=file_format)
     manifest = manifest_path(artifact.path)
@@ -216,7 +216,8 @@ def _multiples(options: tuple[str, ...]) -> dict[str, int]:
     return multiples
 
 
-def _captured(source: str) -> tuple[Captured, CheckedTask | None]:
+def captured_from(source: str) -> tuple[Captured, CheckedTask | None]:
+    """The model that SOURCE names, captured, and its task where it has one."""
     path = Path(source)
     if path.suffix == ".pt2":
         from edgeprune.graph.storage import load
@@ -243,7 +244,7 @@ def _task(source: str, path: Path) -> CheckedTask:
         project = load_project(path)
         return load_task(project.task, project.folder)
     if ":" not in source:
-        raise UsageError(f"{source!r} is no model, task or project", hint=_SOURCE)
+        raise UsageError(f"{source!r} is no model, task or project", hint=SOURCE)
     return load_task(source, Path.cwd())
 
 

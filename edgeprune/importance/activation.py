@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["NonZero", "Wanda"]
+__all__ = ["NonZero", "Wanda", "input_norms"]
 
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 
@@ -84,6 +84,21 @@ class _Inputs:
         self.squares = self.squares + values.square().sum(dim=others).cpu().numpy()
         self.nonzero = self.nonzero + (values != 0).sum(dim=others).cpu().numpy()
         self.count += values.numel() // values.shape[channel]
+
+
+def input_norms(module: nn.Module, names: Sequence[str], context: ImportanceContext) -> dict[str, NDArray[np.float64]]:
+    """Per weight of a convolution or linear layer the root mean square of each input channel over the batches.
+
+    A weight that no such operator uses is left out. Raises TaskError where the context has no batches and loss.
+    """
+    import torch
+
+    wanted = {name: _Inputs() for name in names}
+    with scoring("wanda", module, context) as (batches, loss_of), torch.no_grad():
+        for batch in batches:
+            with _watch(tensors(module), wanted):
+                loss_of(batch)
+    return {name: np.sqrt(seen.squares / seen.count) for name, seen in wanted.items() if seen.count}
 
 
 def _scored(

@@ -52,8 +52,12 @@ def export(
     The artifact's provenance tells the candidate, the cost and the parity error. A file that fails the check is
     removed. Raises UsageError, ParityError, StorageError.
     """
+    from edgeprune.sparsity.masks import has_masks, make_permanent
+
     path = Path(path).absolute()
     check_output(path, format)
+    if has_masks(model):
+        model = make_permanent(model)
     artifact = _exporter(format).export(
         model.module,
         model.example_inputs,
