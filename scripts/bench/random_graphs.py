@@ -2,7 +2,8 @@
 
     scripts/bench/random_graphs.py --examples 2000 --seed 1
 
-The same property as tests/graph/test_random_graphs.py. A failure is named by its seed: --examples 1 --seed S repeats it.
+The same property as tests/graph/test_random_graphs.py. A failure is named by its seed: --examples 1 --seed S repeats
+it.
 """
 
 from __future__ import annotations
