@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +49,9 @@ def capture(
         given = None if example_inputs is None else _checked(example_inputs)
         return capture_onnx(Path(model), given, Granularity(granularity, grouped))
     inputs = _checked(example_inputs)
-    with evaluation(model):
+    with evaluation(model), warnings.catch_warnings():
+        # A recurrent layer lists its weights a second time; the program has them under their names.
+        warnings.filterwarnings("ignore", r"(?s).*_flat_weights.* assigned during export")
         program, dynamic = export_program(model, inputs)
     return from_program(program, inputs, batch_dynamic=dynamic, granularity=Granularity(granularity, grouped))
 

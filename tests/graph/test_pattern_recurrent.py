@@ -44,6 +44,15 @@ def test_units_go_through_gates_layers_and_directions(kind: str, layers: int, bi
         assert indices(net, name, "cell.weight_ih_l1", 1) == both
 
 
+@pytest.mark.filterwarnings("error")
+def test_capture_warns_of_nothing_and_leaves_the_layer_as_it_was() -> None:
+    model = parts(lambda s, x: s.head(s.cell(x)[0]), cell=nn.LSTM(7, 4, batch_first=True), head=nn.Linear(4, 3))
+    before = model(TOKENS)
+    net = capture(model, (TOKENS,))
+    assert torch.equal(model(TOKENS), before)
+    torch.testing.assert_close(net.module(TOKENS), before)
+
+
 def test_sequence_first_without_bias() -> None:
     model = parts(
         lambda s, x: s.head(s.cell(x.transpose(0, 1))[0].transpose(0, 1)),
