@@ -38,10 +38,12 @@ PUBLIC = [
     "load",
     "load_profile",
     "load_project",
+    "make_permanent",
     "measure",
     "reconstruct",
     "save",
     "search",
+    "sparsify",
     "verify",
 ]
 

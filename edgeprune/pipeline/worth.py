@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Worth", "compressed_sizes", "worth"]
 
 _ROUNDS = 2  # dense and sparse in turn, so that a drift of the device meets both
+_LEAST = 0.05  # medians of fresh processes on an idle machine differ by some per cent: less is no gain and no loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Worth:
 
     `size_bytes` maps "file", "gzip" and "xz" to (dense, sparse). `latency_ms` are the medians, `ratio` sparse over
     dense with its bounds: each median at its 95 % bound that speaks against the claim, over all rounds. `verdict`:
-    "faster" or "slower" where the bounds agree on it, else "no gain"; None, and `message` says why, where the latency
+    "faster" or "slower" where the bounds agree on it and it is 5 % or more, else "no gain"; None, and `message` says why, where the latency
     could not be measured.
     """
 
@@ -87,8 +88,11 @@ def _judged(sizes: dict[str, tuple[int, int]], dense: Sequence[Measurement], spa
     before, after = _median(dense, "percentile_ms"), _median(sparse, "percentile_ms")
     low = min(_p50(sparse, "lower_ms")) / max(_p50(dense, "upper_ms"))
     high = max(_p50(sparse, "upper_ms")) / min(_p50(dense, "lower_ms"))
-    verdict = "faster" if high < 1 else "slower" if low > 1 else "no gain"
-    return Worth(sizes, (before, after), after / before, (low, high), verdict)
+    ratio = after / before
+    faster, slower = high < 1 and ratio <= 1 - _LEAST, low > 1 and ratio >= 1 + _LEAST
+    return Worth(
+        sizes, (before, after), ratio, (low, high), "faster" if faster else "slower" if slower else "no gain"
+    )
 
 
 def _p50(measurements: Sequence[Measurement], statistic: str) -> list[float]:

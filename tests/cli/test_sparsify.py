@@ -1,0 +1,64 @@
+"""sparsify, on a network of two layers, and what it says of its worth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from edgeprune.cli.main import run_cli
+from edgeprune.graph.storage import load
+
+
+def test_sparsify_writes_zeros_and_measures_their_worth(
+    saved_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small, file = tmp_path / "sparse.pt2", tmp_path / "sparse.onnx"
+    command = ["sparsify", str(saved_model), "--pattern", "2:4", "-o", str(small), "--onnx", str(file)]
+    assert run_cli([*command, "--target", "local", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    # Of the six inputs of the first layer, four form a group and two are left over: 64 of its 192 weights go.
+    assert report["zeros"] == {"0.weight": 64 / 192, "2.weight": 0.5}
+    assert report["zero_share"] == (64 + 64) / (192 + 128)
+    worth = report["worth"]
+    dense, sparse = worth["size_bytes"]["xz"]
+    assert sparse < dense
+    assert worth["size_bytes"]["file"][1] == file.stat().st_size
+    assert worth["verdict"] in ("no gain", "faster", "slower")
+    low, high = worth["ratio_bounds"]
+    assert low <= worth["ratio"] <= high
+    arrays = {t.name: numpy_helper.to_array(t) for t in onnx.load(file).graph.initializer}
+    assert sorted(int((a == 0).sum()) for a in arrays.values() if a.ndim == 2) == [64, 64]
+    assert int((load(small).module.get_parameter("2.weight") == 0).sum()) == 64
+
+
+def test_the_worth_is_not_claimed_without_a_device(
+    saved_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "sparse.pt2"
+    assert run_cli(["sparsify", str(saved_model), "--ratio", "0.5", "-o", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "0.weight: 50.0% zero" in text
+    assert "was not measured" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--pattern", "3:2"], "no pattern of sparsity"),
+        (["--pattern", "2:4", "--ratio", "0.5"], "says itself"),
+        ([], "needs a ratio"),
+        (["--ratio", "0.5", "--epochs", "1"], "no train_batches"),
+        (["--ratio", "0.5", "--criterion", "wanda"], "needs data"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    options: list[str], message: str, saved_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "sparse.pt2"
+    assert run_cli(["sparsify", str(saved_model), "-o", str(out), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
