@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.fx import Node
 
 from edgeprune.errors import VerificationError
-from edgeprune.graph.coupling import Call
+from edgeprune.graph.call import Call
 from edgeprune.graph.labels import Labels, kept_per_dim
 from edgeprune.graph.operators import FILLS, argument_names
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
@@ -25,6 +26,7 @@ __all__ = ["load", "read_candidate", "save"]
 # What an archive may hold besides tensors: objects that are only restored by running code.
 _OBJECTS = ("custom_obj", "opaque_obj")
 _CANDIDATE = "edgeprune-candidate.json"
+_NAMES = "edgeprune-names.json"
 _HINT = "give a .pt2 file that edgeprune or torch.export.save wrote"
 
 
@@ -43,6 +45,8 @@ def save(captured: Prunable, path: Path) -> None:
     if isinstance(captured, Pruned):
         made_by = {"candidate": captured.candidate.to_json(), "granularity": asdict(captured.granularity)}
         extra[_CANDIDATE] = json.dumps(made_by)
+    if captured.input_names:
+        extra[_NAMES] = json.dumps({"inputs": captured.input_names, "outputs": captured.output_names})
     try:
         # The archive names its entries after the file: the final name, in a folder of its own.
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
@@ -74,7 +78,33 @@ def load(path: Path | str) -> Captured:
     inputs = program.graph_signature.user_inputs
     first = next(node for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs)
     dynamic = bool(first.meta["val"].dim()) and not is_concrete_int(first.meta["val"].shape[0])
-    return from_program(program, tuple(args), batch_dynamic=dynamic)
+    captured = from_program(program, tuple(args), batch_dynamic=dynamic)
+    captured.input_names, captured.output_names = _names(path, len(args))
+    return captured
+
+
+def _names(path: Path, inputs: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of inputs and outputs that the file holds; empty where it holds none."""
+    data = _extra(path, _NAMES)
+    if data is None:
+        return (), ()
+    try:
+        names = tuple(data["inputs"]), tuple(data["outputs"])
+    except (KeyError, TypeError) as error:
+        raise CaptureError(f"{path} is not a readable .pt2 file: {_NAMES}: {error}", hint=_HINT) from error
+    if len(names[0]) != inputs or not all(isinstance(name, str) for name in (*names[0], *names[1])):
+        raise CaptureError(f"{path}: {_NAMES} does not name the {inputs} inputs", hint=_HINT)
+    return names
+
+
+def _extra(path: Path, name: str) -> Any:
+    """The JSON file of this name in the archive, or None; raises CaptureError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entry = next((entry for entry in archive.namelist() if entry.endswith(f"/{name}")), None)
+            return None if entry is None else json.loads(archive.read(entry))
+    except (OSError, zipfile.BadZipFile, ValueError) as error:
+        raise CaptureError(f"{path} is not a readable .pt2 file: {error}", hint=_HINT) from error
 
 
 def read_candidate(path: Path) -> tuple[Candidate, Granularity]:
@@ -82,17 +112,15 @@ def read_candidate(path: Path) -> tuple[Candidate, Granularity]:
 
     Raises CaptureError where it is no .pt2 file of a pruned model.
     """
+    data = _extra(path, _CANDIDATE)
+    if data is None:
+        raise CaptureError(
+            f"{path} does not say what was pruned", hint="give a file that `edgeprune prune` or Pruned.save wrote"
+        )
     try:
-        with zipfile.ZipFile(path) as archive:
-            name = next((name for name in archive.namelist() if name.endswith(f"/{_CANDIDATE}")), None)
-            data = json.loads(archive.read(name)) if name else None
-        if data is not None:
-            return Candidate.from_json(data["candidate"]), Granularity(**data["granularity"])
-    except (OSError, zipfile.BadZipFile, ValueError, KeyError, AttributeError, TypeError) as error:
+        return Candidate.from_json(data["candidate"]), Granularity(**data["granularity"])
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CaptureError(f"{path} is not a readable .pt2 file: {error}", hint=_HINT) from error
-    raise CaptureError(
-        f"{path} does not say what was pruned", hint="give a file that `edgeprune prune` or Pruned.save wrote"
-    )
 
 
 def _refuse_objects(path: Path) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from edgeprune.graph.coupling import Call, Coupling
+from edgeprune.graph.call import Call
+from edgeprune.graph.coupling import Coupling
 from edgeprune.graph.labels import Labels
 from edgeprune.graph.rewriting import Keep, rewrite
 

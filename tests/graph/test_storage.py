@@ -13,7 +13,7 @@ import torch
 
 from edgeprune.errors import CaptureError, StorageError
 from edgeprune.graph.capture import capture
-from edgeprune.graph.storage import load
+from edgeprune.graph.storage import load, save
 from tests.graph.models import build
 
 
@@ -93,3 +93,25 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     captured = capture(model, inputs)
     with pytest.raises(StorageError, match="cannot write"):
         captured.prune(captured.uniform(0.5)).save(tmp_path / "nowhere" / "model.pt2")
+
+
+def test_names_of_inputs_and_outputs_are_kept(tmp_path: Path) -> None:
+    model, inputs = build("mlp")
+    captured = capture(model, inputs)
+    captured.input_names, captured.output_names = ("image",), ("scores",)
+    captured.prune(captured.uniform(0.5)).save(tmp_path / "small.pt2")
+    save(load(tmp_path / "small.pt2"), tmp_path / "again.pt2")
+    again = load(tmp_path / "again.pt2")
+    assert (again.input_names, again.output_names) == (("image",), ("scores",))
+    assert load(saved(tmp_path)).input_names == ()
+
+
+@pytest.mark.parametrize(
+    "names", ["[]", '{"inputs": ["a", "b"], "outputs": []}', '{"inputs": [1], "outputs": []}', "{"]
+)
+def test_names_that_do_not_fit_are_refused(tmp_path: Path, names: str) -> None:
+    path = saved(tmp_path)
+    rewrite(path, {"extra/edgeprune-names.json": names.encode()})
+    with pytest.raises(CaptureError) as refused:
+        load(path)
+    assert refused.value.hint

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgeprune.graph.coupling import Call, Coupling, Rule
+from edgeprune.graph.call import Call
+from edgeprune.graph.coupling import Coupling, Rule
 from edgeprune.graph.labels import Atoms, Axis, Labels
 from edgeprune.graph.rules.elementwise import broadcast
 

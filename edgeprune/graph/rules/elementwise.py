@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from edgeprune.graph.coupling import Call, Coupling, Rule
+from edgeprune.graph.call import Call
+from edgeprune.graph.coupling import Coupling, Rule
 from edgeprune.graph.labels import Axis, Labels
 
 __all__ = ["RULES", "broadcast"]

@@ -7,7 +7,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from edgeprune.graph.coupling import Call, Coupling, Rule
+from edgeprune.graph.call import Call
+from edgeprune.graph.coupling import Coupling, Rule
 from edgeprune.graph.labels import Axis, Labels, label_tensor, read_off, reshaped
 from edgeprune.graph.operators import FILLS, is_written
 from edgeprune.graph.rules.elementwise import broadcast

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edgeprune.graph.coupling import Call, Coupling, Rule
+from edgeprune.graph.call import Call
+from edgeprune.graph.coupling import Coupling, Rule
 from edgeprune.graph.labels import Labels
 from edgeprune.graph.rules.elementwise import broadcast
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeprune.graph.coupling import Call, Coupling, Rule
+from edgeprune.graph.call import Call
+from edgeprune.graph.coupling import Coupling, Rule
 from edgeprune.graph.labels import Atoms, Axis, Labels
 
 __all__ = ["RULES"]
