@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from edgeprune.cli.model import SOURCE, captured_from
 from edgeprune.cli.options import as_json, emit
 from edgeprune.cli.progress import open_progress
+from edgeprune.cli.source import SOURCE, captured_from
 
 __all__ = ["explain_command", "verify_command"]
 

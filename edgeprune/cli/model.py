@@ -9,22 +9,17 @@ import click
 
 from edgeprune.cli.options import as_json, budget_options, device_options, emit
 from edgeprune.cli.progress import open_progress
+from edgeprune.cli.source import SOURCE, captured_from
 from edgeprune.errors import UsageError
 
 if TYPE_CHECKING:
     from edgeprune.graph.captured import Captured
     from edgeprune.graph.selection import Compare
-    from edgeprune.pipeline.task import CheckedTask
     from edgeprune.records.budget import BudgetCheck
     from edgeprune.records.figures import Figures
     from edgeprune.records.measurement import Measurement
 
-__all__ = ["SOURCE", "captured_from", "export_command", "measure_command", "prune_command"]
-
-SOURCE = (
-    "SOURCE is a captured model (.pt2), an ONNX file, a task (task.py:Class), or a project "
-    "(its folder or edgeprune.yaml)."
-)
+__all__ = ["export_command", "measure_command", "prune_command"]
 
 
 @click.command("prune", epilog=SOURCE, short_help="Prune a model by a ratio, without a device.")
@@ -63,7 +58,15 @@ SOURCE = (
 @click.option("--drop", multiple=True, metavar="BLOCK", help="Drop a residual block (see `explain`); repeatable.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
-    "--reconstruct", is_flag=True, help="Fit the layers that lost inputs to the dense outputs, on the task's batches."
+    "--calibration",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Examples without labels: .npz with an array per input, or .npy. The fidelity to the dense outputs is told.",
+)
+@click.option(
+    "--reconstruct",
+    is_flag=True,
+    help="Fit the layers that lost inputs to the dense outputs, on the calibration data or the task's batches.",
 )
 @click.option("--onnx", type=click.Path(path_type=Path), help="Export the pruned model there as well.")
 @click.option("--groups", is_flag=True, help="Only show the channel groups, and why frozen ones are.")
@@ -81,6 +84,7 @@ def prune_command(
     round_to: tuple[str, ...],
     drop: tuple[str, ...],
     seed: int,
+    calibration: Path | None,
     reconstruct: bool,
     onnx: Path | None,
     groups: bool,
@@ -96,7 +100,7 @@ def prune_command(
     if output is None and not groups:
         raise UsageError("where shall the pruned model go?", hint="name a file: --output small.pt2")
     if output is not None and not groups:
-        check_request(output, onnx, importance=importance, round_to=multiples)
+        check_request(output, onnx, importance=importance, round_to=multiples, calibration=calibration)
     with open_progress() as progress:
         with progress.step("capturing the model"):
             captured, task = captured_from(source)
@@ -115,6 +119,7 @@ def prune_command(
                 round_to=multiples,
                 seed=seed,
                 dropped_blocks=drop,
+                calibration=calibration,
                 reconstruct=reconstruct,
                 export_to=onnx,
                 task=task,
@@ -216,38 +221,6 @@ def _multiples(options: tuple[str, ...]) -> dict[str, int]:
     return multiples
 
 
-def captured_from(source: str) -> tuple[Captured, CheckedTask | None]:
-    """The model that SOURCE names, captured, and its task where it has one."""
-    path = Path(source)
-    if path.suffix == ".pt2":
-        from edgeprune.graph.storage import load
-
-        if not path.is_file():
-            raise UsageError(f"there is no file {path}")
-        return load(path), None
-    if path.suffix == ".onnx":
-        from edgeprune.graph.capture import capture
-
-        return capture(path), None
-    task = _task(source, path)
-    from edgeprune.graph.capture import capture
-
-    return capture(task.model().eval(), task.example_inputs()), task
-
-
-def _task(source: str, path: Path) -> CheckedTask:
-    from edgeprune.pipeline.task import load_task
-
-    if path.is_dir() or path.suffix in (".yaml", ".yml"):
-        from edgeprune.records.project import load_project
-
-        project = load_project(path)
-        return load_task(project.task, project.folder)
-    if ":" not in source:
-        raise UsageError(f"{source!r} is no model, task or project", hint=SOURCE)
-    return load_task(source, Path.cwd())
-
-
 def _groups(captured: Captured) -> dict[str, Any]:
     return {
         "groups": [{"name": g.name, "units": g.units, "members": len(g.members)} for g in captured.groups],
@@ -278,9 +251,25 @@ def _prune_lines(report: dict[str, Any]) -> list[str]:
         for layer in report["reconstruction"]["layers"]:
             outcome = f"no, {layer['note']}" if layer["note"] else _errors(layer)
             lines.append(f"reconstructed {layer['name']}: {outcome}")
+    lines += _fidelity_lines(report["fidelity"])
     lines.append(f"wrote {report['output']}")
     if report["artifact"]:
         lines.append(f"wrote {report['artifact']} (relative difference to the model {report['parity_error']:.2g})")
+    return lines
+
+
+def _fidelity_lines(report: dict[str, Any] | None) -> list[str]:
+    if report is None:
+        return []
+    held_back = " that nothing was fitted to" if report["held_back"] else ""
+    lines = [f"fidelity to the dense outputs, on {report['examples']} examples{held_back}:"]
+    for position, output in enumerate(report["pruned"]):
+        versions = [output, *(report["reconstructed"] or ())[position : position + 1]]
+        for figure, form in (("agreement", ".1%"), ("relative_error", ".3g")):
+            values = [version[figure] for version in versions]
+            if any(value is not None for value in values):
+                told = " -> ".join("undefined" if value is None else format(value, form) for value in values)
+                lines.append(f"output {output['name']}: {figure.replace('_', ' ')} {told}")
     return lines
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprune.cli.model import SOURCE, captured_from
 from edgeprune.cli.options import as_json, device_options, emit
 from edgeprune.cli.progress import open_progress
+from edgeprune.cli.source import SOURCE, captured_from
 
 if TYPE_CHECKING:
     from edgeprune.sparsity.criteria import Criterion

@@ -29,7 +29,7 @@ from edgeprune.training_data import LossFn
 if TYPE_CHECKING:
     from edgeprune.graph.captured import Captured, Pruned
 
-__all__ = ["LayerReconstruction", "Method", "Reconstruction", "reconstruct"]
+__all__ = ["LayerReconstruction", "Method", "Reconstruction", "held_back", "reconstruct"]
 
 Method = Literal["least-squares", "bias"]
 _RIDGE = 1e-4  # of the inputs' mean variance
@@ -67,6 +67,11 @@ class Reconstruction:
     def replaced(self) -> int:
         """How many layers have new weights."""
         return sum(layer.replaced for layer in self.layers)
+
+
+def held_back(number: int) -> bool:
+    """Whether nothing is fitted to the batch of this number: it judges."""
+    return number % _HELD_BACK == 1
 
 
 def reconstruct(
@@ -154,7 +159,7 @@ def _layer(
         chosen = torch.arange(positions)
         if positions > wanted:
             chosen = torch.randperm(positions, generator=generator)[:wanted]
-        equations = judged if number % _HELD_BACK == 1 else fitted
+        equations = judged if held_back(number) else fitted
         for x, y in consumer.rows(given, output, weight.shape[2:], chosen, equations.rows_at_once(groups * width)):
             equations.add(x, y)
     adds = bias is not None or consumer.can_add_bias

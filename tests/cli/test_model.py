@@ -94,6 +94,40 @@ def test_prune_does_not_reconstruct_without_data(saved_model: Path, capsys: pyte
     assert not small.exists()
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_prune_tells_the_fidelity_of_an_onnx_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3))
+    names = {"input_names": ["image"], "output_names": ["scores"], "dynamo": False}
+    torch.onnx.export(net, (torch.zeros(1, 1, 6, 6),), "model.onnx", **names)
+    np.savez("images.npz", image=np.random.default_rng(0).standard_normal((300, 1, 6, 6), np.float32))
+    command = ["prune", "model.onnx", "--calibration", "images.npz", "--reconstruct", "-o", "small.pt2"]
+    assert run_cli([*command, "--onnx", "small.onnx", "--json"]) == 0
+    fidelity = printed(capsys)["fidelity"]
+    (before,), (after,) = fidelity["pruned"], fidelity["reconstructed"]
+    assert (before["name"], fidelity["examples"], fidelity["held_back"]) == ("scores", 76, True)
+    assert after["relative_error"] < before["relative_error"]
+    session = onnxruntime.InferenceSession("small.onnx", providers=["CPUExecutionProvider"])
+    assert [value.name for value in session.get_inputs()] == ["image"]
+
+    assert run_cli(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "fidelity to the dense outputs, on 76 examples that nothing was fitted to:" in lines
+    assert f"output scores: agreement {before['agreement']:.1%} -> {after['agreement']:.1%}" in lines
+    error = f"{before['relative_error']:.3g} -> {after['relative_error']:.3g}"
+    assert f"output scores: relative error {error}" in lines
+
+
+def test_calibration_data_that_are_absent_are_said_before_anything_is_loaded(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_cli(["prune", "none.pt2", "-o", "x.pt2", "--calibration", "images.npz"]) == 2
+    assert "error: there is no file images.npz" in capsys.readouterr().err.splitlines()
+
+
 def test_prune_shows_groups_without_writing(saved_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["prune", str(saved_model), "--groups", "--json"]) == 0
     report = printed(capsys)

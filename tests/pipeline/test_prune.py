@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,31 @@ def test_report_of_a_file(tmp_path: Path) -> None:
     assert len(report["candidate"]) == 16
     small = load(tmp_path / "small.pt2")
     assert sum(p.numel() for p in small.module.parameters()) == report["params"]["after"]
+
+
+def test_fidelity_is_told_on_examples_that_nothing_was_fitted_to(tmp_path: Path) -> None:
+    dense = load(saved(tmp_path))
+    images = np.random.default_rng(0).standard_normal((400, 2, 5, 5), np.float32)
+    np.save(tmp_path / "images.npy", images)
+    options = {"ratio": 0.5, "calibration": tmp_path / "images.npy"}
+    plain = prune(dense, tmp_path / "plain.pt2", **options)
+    fitted = prune(dense, tmp_path / "fitted.pt2", reconstruct=True, **options)
+
+    assert plain["fidelity"]["examples"] == 400
+    assert (plain["fidelity"]["held_back"], plain["fidelity"]["reconstructed"]) == (False, None)
+    with torch.no_grad():
+        x = torch.from_numpy(images)
+        scores, small = dense.module(x), load(tmp_path / "plain.pt2").module(x)
+        held_back = torch.cat(x.split(32)[1::4])
+        better, expected = load(tmp_path / "fitted.pt2").module(held_back), dense.module(held_back)
+    (found,) = plain["fidelity"]["pruned"]
+    assert found["agreement"] == pytest.approx(float((scores.argmax(1) == small.argmax(1)).float().mean()))
+    assert found["relative_error"] == pytest.approx(float((small - scores).norm() / scores.norm()), rel=1e-5)
+    assert (fitted["fidelity"]["examples"], fitted["fidelity"]["held_back"]) == (96, True)
+    (after,) = fitted["fidelity"]["reconstructed"]
+    assert after["relative_error"] == pytest.approx(float((better - expected).norm() / expected.norm()), rel=1e-4)
+    assert after["relative_error"] < 0.7 * fitted["fidelity"]["pruned"][0]["relative_error"]
+    assert fitted["reconstruction"]["batches"] == 13
 
 
 def test_keeps_the_most_important_units(tmp_path: Path) -> None:
