@@ -82,6 +82,7 @@ def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
 def _ours(name: str, *, onnx: bool) -> dict[str, Any]:
     import torch
     from coverage_models import build
+    from reachability import reachable
 
     from edgeprune.graph.capture import capture
 
@@ -97,7 +98,7 @@ def _ours(name: str, *, onnx: bool) -> dict[str, Any]:
         "export_s": export_s,
         "coupling_s": coupling_s,
         "groups": len(groups),
-        "reachable": round(_reachable(captured), 4),
+        "reachable": round(reachable(captured), 4),
         "frozen_by": _frozen_by(captured),
     }
     for ratio in RATIOS:
@@ -119,21 +120,6 @@ def _ours(name: str, *, onnx: bool) -> dict[str, Any]:
         row["onnx_relative_error"] = artifact.provenance["parity_error"]
     row["peak_rss_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     return row
-
-
-def _reachable(captured: Any) -> float:
-    """Share of the parameters' elements that some unit's removal would take away."""
-    import numpy as np
-
-    parameters = dict(captured.module.named_parameters())
-    fixed: dict[str, list[Any]] = {name: [np.ones(n, bool) for n in p.shape] for name, p in parameters.items()}
-    for group in captured.groups:
-        for member in group.members:
-            if member.parameter in fixed and group.units > 1:
-                fixed[member.parameter][member.dim][member.indices.ravel()] = False
-    total = sum(p.numel() for p in parameters.values())
-    stuck = sum(float(np.prod([f.sum() for f in masks])) for masks in fixed.values())
-    return float(1 - stuck / total)
 
 
 def _frozen_by(captured: Any) -> dict[str, int]:

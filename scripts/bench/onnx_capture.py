@@ -17,7 +17,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from reachability import reachable
 
 import edgeprune as ep
 
@@ -42,7 +44,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "do_constant_folding": False,
         "training": torch.onnx.TrainingMode.PRESERVE,
     },
-    "dynamo20": {"dynamo": True, "opset_version": 20},
+    "dynamo20": {"dynamo": True, "opset_version": 20, "external_data": False},
 }
 
 _LIBRARIES: list[torch.library.Library] = []  # their operators last as long as they do
@@ -56,17 +58,17 @@ def make(folder: Path, name: str, variant: str) -> Path:
         model = _model(name)
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            options = {"external_data": False} if VARIANTS[variant]["dynamo"] else {}
-            torch.onnx.export(model, (torch.randn(1, 3, 224, 224),), str(path), **VARIANTS[variant], **options)
+            options = dict(VARIANTS[variant])
+            torch.onnx.export(model, (torch.randn(1, 3, 224, 224),), str(path), **options)
     return path
 
 
 def _model(name: str) -> torch.nn.Module:
     # torchvision beside a CPU torch of another build wants two operators to exist, and never calls them.
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     with contextlib.suppress(RuntimeError):
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
+        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
     _LIBRARIES.append(library)
     import timm
     import torchvision
@@ -84,19 +86,32 @@ def examine(path: Path) -> dict[str, Any]:
     captured = ep.capture(path)
     captured_s = time.perf_counter() - begin
     total = sum(parameter.numel() for parameter in captured.module.parameters())
-    reached = {member.parameter for group in captured.groups for member in group.members}
-    sizes = {name: parameter.numel() for name, parameter in captured.module.named_parameters()}
     begin = time.perf_counter()
     pruned = captured.prune(captured.uniform(0.5))
     verification = pruned.verification
+    assert verification is not None
     return {
         "capture_s": round(captured_s, 1),
+        "onnxruntime_error": _error(path, captured),
         "batch_dynamic": captured.batch_dynamic,
-        "reachable": round(sum(sizes.get(name, 0) for name in reached) / total, 3),
+        "reachable": round(reachable(captured), 3),
+        "frozen": sorted({str(group.frozen) for group in captured.frozen if group.units > 1})[:8],
         "prune_verify_s": round(time.perf_counter() - begin, 1),
         "kept_params": round(sum(p.numel() for p in pruned.module.parameters()) / total, 3),
-        "verified_to": None if verification is None else verification.relative_error,
+        "verified_to": verification.relative_error,
     }
+
+
+def _error(path: Path, captured: ep.Captured) -> float:
+    """The largest difference of the captured graph to ONNX Runtime on the file, of the largest output."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name, inputs = session.get_inputs()[0].name, captured.example_inputs[0]
+    expected = np.concatenate([session.run(None, {name: x[None].numpy()})[0] for x in inputs])
+    with torch.no_grad():
+        found = captured.module(inputs).numpy()
+    return float(f"{abs(found - expected).max() / abs(expected).max():.2g}")
 
 
 def main() -> None:
