@@ -31,8 +31,8 @@ class Worth:
 
     `size_bytes` maps "file", "gzip" and "xz" to (dense, sparse). `latency_ms` are the medians, `ratio` sparse over
     dense with its bounds: each median at its 95 % bound that speaks against the claim, over all rounds. `verdict`:
-    "faster" or "slower" where the bounds agree on it and it is 5 % or more, else "no gain"; None, and `message` says why, where the latency
-    could not be measured.
+    "faster" or "slower" where the bounds agree on it and it is 5 % or more, else "no gain"; None, and `message` says
+    why, where the latency could not be measured.
     """
 
     size_bytes: dict[str, tuple[int, int]]
@@ -90,9 +90,7 @@ def _judged(sizes: dict[str, tuple[int, int]], dense: Sequence[Measurement], spa
     high = max(_p50(sparse, "upper_ms")) / min(_p50(dense, "lower_ms"))
     ratio = after / before
     faster, slower = high < 1 and ratio <= 1 - _LEAST, low > 1 and ratio >= 1 + _LEAST
-    return Worth(
-        sizes, (before, after), ratio, (low, high), "faster" if faster else "slower" if slower else "no gain"
-    )
+    return Worth(sizes, (before, after), ratio, (low, high), "faster" if faster else "slower" if slower else "no gain")
 
 
 def _p50(measurements: Sequence[Measurement], statistic: str) -> list[float]:
