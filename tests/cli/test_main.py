@@ -19,7 +19,7 @@ from edgeprune import errors
 from edgeprune.cli import main as boundary
 from edgeprune.cli.main import cli, run_cli
 
-COMMANDS = ["init", "run", "report", "explain", "prune", "verify", "export", "measure", "device"]
+COMMANDS = ["init", "run", "report", "explain", "prune", "sparsify", "verify", "export", "measure", "device"]
 DEVICE_COMMANDS = ["list", "show", "schema", "probe", "trust"]
 
 
