@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import json
 import os
@@ -130,26 +129,6 @@ def test_imports_point_downward() -> None:
     )
     assert done.returncode == 0, done.stdout
     assert "0 broken" in done.stdout
-
-
-def test_the_agent_is_one_file_of_the_standard_library() -> None:
-    tree = ast.parse((ROOT / "edgeprune/agent/device_agent.py").read_text(encoding="utf-8"), feature_version=(3, 7))
-    top = {
-        name.split(".")[0]
-        for node in tree.body
-        for name in (
-            [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
-            else []
-        )
-    }
-    assert top
-    assert top <= set(sys.stdlib_module_names)
-    assert "edgeprune" not in {
-        (node.module or "").split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
-    }
 
 
 def test_package_files_hand_nothing_on_by_themselves() -> None:

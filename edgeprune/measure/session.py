@@ -6,6 +6,7 @@ import contextlib
 import getpass
 import hashlib
 import socket
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import edgeprune.agent
+from edgeprune.agent.bundle import agent_sha256, write_agent
 from edgeprune.agent.client import AgentClient, Reply
 from edgeprune.errors import CannotMeasureError, StorageError, TargetError
 from edgeprune.measure import results
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
-AGENT_FILE = Path(edgeprune.agent.__path__[0]) / "device_agent.py"
 _HELLO_S = 90.0  # a small board takes long to import its runtime
 _GRACE_S = 30.0  # beyond the agent's own deadline
 _RETRY_S = 2.0
@@ -175,11 +175,12 @@ class Session:
     # --- the link
 
     def _open(self) -> None:
-        digest = hashlib.sha256(AGENT_FILE.read_bytes()).hexdigest()
         with contextlib.ExitStack() as stack:
             self.target.__enter__()
             stack.callback(self._close)
-            agent = self.target.upload(AGENT_FILE, f"agent-{digest[:16]}.py")
+            with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+                file = write_agent(Path(folder))
+                agent = self.target.upload(file, file.name)
             owner = f"{getpass.getuser()}@{socket.gethostname()}"
             channel = self.target.start(
                 [
@@ -192,7 +193,7 @@ class Session:
             self._client = AgentClient(channel, self.target.name)
             with waiting(self.target.name, self._wait_s, self._progress) as on_wait:
                 self._hello = self._client.hello(_HELLO_S + self._wait_s, on_wait)
-            if self._hello.get("sha256") != digest:
+            if self._hello.get("sha256") != agent_sha256():
                 raise TargetError(f"{self.target.name}: the agent there is not the one sent", outcome="LOST")
             stack.pop_all()
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
-import edgeprune.agent
+from edgeprune.agent.bundle import agent_sha256, write_agent
 from edgeprune.agent.client import AgentClient
 from edgeprune.errors import TargetError
 from edgeprune.targets.base import Channel, Target
@@ -190,11 +191,11 @@ class TargetContract:
 
     def test_agent_runs(self) -> None:
         """The agent starts there and names its machine."""
-        agent = Path(edgeprune.agent.__path__[0]) / "device_agent.py"
-        with self.make() as target:
-            channel = target.start([target.python, "-B", target.upload(agent, "agent.py"), "--wait-s", "60"])
+        with tempfile.TemporaryDirectory() as folder, self.make() as target:
+            agent = target.upload(write_agent(Path(folder)), "agent.pyz")
+            channel = target.start([target.python, "-B", agent, "--wait-s", "60"])
             client = AgentClient(channel, target.name)
             hello = client.hello(120)
-            assert hello["sha256"] == hashlib.sha256(agent.read_bytes()).hexdigest()
+            assert hello["sha256"] == agent_sha256()
             assert hello["machine"]["cpus"] >= 1
             client.close()

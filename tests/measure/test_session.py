@@ -21,6 +21,7 @@ import numpy as np
 import psutil
 import pytest
 
+from edgeprune.agent.bundle import agent_sha256
 from edgeprune.cli.progress import PlainProgress
 from edgeprune.errors import StorageError, TargetError
 from edgeprune.measure.session import Session
@@ -193,7 +194,7 @@ def test_same_artifact_is_sent_once_and_few_stay(small: Artifact, tmp_path: Path
         for artifact in (small, small, *others):
             assert session.measure(artifact).outcome is Outcome.OK
         stored = list(Path(session.target.folder).glob("*.onnx"))
-    assert sent == ["device_agent.py", "small.onnx", *(f"{seed}.onnx" for seed in range(6))]
+    assert sent == [f"agent-{agent_sha256()[:16]}.pyz", "small.onnx", *(f"{seed}.onnx" for seed in range(6))]
     assert len(stored) == 4
 
 

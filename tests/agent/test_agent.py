@@ -21,10 +21,12 @@ from typing import Any
 import psutil
 import pytest
 
-from edgeprune.agent import device_agent
+from edgeprune.agent.bundle import SOURCES, agent_bytes, agent_sha256, write_agent
+from edgeprune.agent.device.conditions import conditions, throttle_reason
+from edgeprune.agent.device.latency import median_settled
+from edgeprune.agent.device.system import machine
 from tests.onnx_models import chain_of_matmuls
 
-FILE = Path(device_agent.__file__)
 POLICY = {
     "runtime": "onnxruntime",
     "threads": 1,
@@ -42,9 +44,9 @@ POLICY = {
 class Process:
     """An agent and what it says, line by line."""
 
-    def __init__(self, *arguments: str, python: str = sys.executable, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(self, file: Path, *arguments: str, python: str = sys.executable, prefix: tuple[str, ...] = ()) -> None:
         self.process = subprocess.Popen(
-            [*prefix, python, "-B", str(FILE), *arguments],
+            [*prefix, python, "-B", str(file), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -106,6 +108,11 @@ class Process:
         self.process.stderr.close()
 
 
+@pytest.fixture(scope="module")
+def agent_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_agent(tmp_path_factory.mktemp("agent"))
+
+
 @pytest.fixture(autouse=True)
 def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "device.lock"
@@ -114,11 +121,11 @@ def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def start(lock: Path) -> Iterator[Any]:
+def start(lock: Path, agent_file: Path) -> Iterator[Any]:
     started: list[Process] = []
 
     def start_one(*arguments: str, **options: Any) -> Process:
-        started.append(Process(*arguments, **options))
+        started.append(Process(agent_file, *arguments, **options))
         return started[-1]
 
     yield start_one
@@ -149,32 +156,47 @@ def gone(process: psutil.Process) -> bool:
 # --- the file
 
 
-def test_is_python_3_6_and_needs_nothing_else() -> None:
-    tree = ast.parse(FILE.read_text(), feature_version=(3, 6))
-    imported = set()
+PARTS = sorted(SOURCES.glob("*.py"))
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.stem)
+def test_is_python_3_6_and_needs_nothing_else(part: Path) -> None:
+    tree = ast.parse(part.read_text(), feature_version=(3, 6))
+    imported: dict[str, bool] = {}  # by name: at the top?
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            imported |= {alias.name for alias in node.names}
+            imported |= {alias.name: node in tree.body for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            imported[node.module or ""] = node in tree.body
         elif isinstance(node, ast.ImportFrom):
-            imported.add(node.module)
+            assert node.level == 1  # the zip holds this one folder
+            assert (SOURCES / f"{node.module}.py").exists()
     newer = {"dataclasses", "contextvars", "importlib.resources", "importlib.metadata", "graphlib", "tomllib"}
-    foreign = {name for name in imported if name.partition(".")[0] not in sys.stdlib_module_names}
-    assert foreign == {"numpy", "onnxruntime"}  # in the worker only, where the runtime is
-    assert not imported & newer
-    top = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
-    assert not top & foreign
+    foreign = {name: top for name, top in imported.items() if name.partition(".")[0] not in sys.stdlib_module_names}
+    assert not any(foreign.values())  # runtimes are imported in the worker only
+    assert not foreign or part.stem == "runtimes"
+    assert not set(imported) & newer
 
 
-def test_uses_no_later_additions_to_the_library() -> None:
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.stem)
+def test_uses_no_later_additions_to_the_library(part: Path) -> None:
     later = {"capture_output", "text", "removeprefix", "removesuffix", "missing_ok", "is_relative_to", "readlink"}
-    calls = [node for node in ast.walk(ast.parse(FILE.read_text())) if isinstance(node, ast.Call)]
+    calls = [node for node in ast.walk(ast.parse(part.read_text())) if isinstance(node, ast.Call)]
     keywords = {keyword.arg for call in calls for keyword in call.keywords}
     methods = {call.func.attr for call in calls if isinstance(call.func, ast.Attribute)}
     assert not (keywords | methods) & later
-    assert "subprocess.run" not in FILE.read_text()
-    annotations = [node.annotation for node in ast.walk(ast.parse(FILE.read_text())) if isinstance(node, ast.arg)]
+    assert "subprocess.run" not in part.read_text()
+    annotations = [node.annotation for node in ast.walk(ast.parse(part.read_text())) if isinstance(node, ast.arg)]
     evaluated = [ast.unparse(note) for note in annotations if isinstance(note, (ast.Subscript, ast.BinOp))]
     assert evaluated == []  # dict[str, Any] is a string there: before Python 3.9 it cannot be evaluated
+
+
+def test_is_one_small_file_and_always_the_same() -> None:
+    assert len(agent_bytes()) < 60_000
+    agent_bytes.cache_clear()
+    before = agent_sha256()
+    agent_bytes.cache_clear()
+    assert agent_sha256() == before
 
 
 # --- hello and requests
@@ -477,7 +499,7 @@ def test_conditions_of_a_board(tmp_path: Path) -> None:
             "sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq": "600000\n",
         },
     )
-    seen = device_agent.conditions(root)
+    seen = conditions(root)
     assert seen["load"] == [0.25, 0.5, 1.0]
     assert seen["memory_available_bytes"] == 512000 * 1024
     assert seen["swap_used_bytes"] == 60 * 1024
@@ -497,13 +519,13 @@ def test_machine_of_a_board(tmp_path: Path) -> None:
             "proc/sys/kernel/random/boot_id": "0f1e\n",
         },
     )
-    seen = device_agent.machine(root)
+    seen = machine(root)
     assert (seen["board"], seen["cpu"]) == ("Raspberry Pi 4 Model B Rev 1.4", "0xd08")
     assert (seen["memory_bytes"], seen["boot_id"]) == (3884360 * 1024, "0f1e")
 
 
 def test_bare_system_has_no_conditions(tmp_path: Path) -> None:
-    seen = device_agent.conditions(tmp_path)
+    seen = conditions(tmp_path)
     assert (seen["load"], seen["temperature_c"], seen["memory_available_bytes"]) == ([], {}, None)
 
 
@@ -520,7 +542,7 @@ def test_bare_system_has_no_conditions(tmp_path: Path) -> None:
     ],
 )
 def test_throttling(before: int | None, after: int | None, cooling: dict[str, int], reason: str) -> None:
-    assert device_agent.throttle_reason({"throttled": before}, {"throttled": after}, cooling) == reason
+    assert throttle_reason({"throttled": before}, {"throttled": after}, cooling) == reason
 
 
 def test_throttled_measurement_has_no_figures(
@@ -543,6 +565,6 @@ def test_throttled_measurement_has_no_figures(
 def test_median_settles_by_its_interval() -> None:
     narrow = array("q", range(10_000, 10_100))
     # ranks int((100 - 19.6) / 2) = 40 and 61 about the median of rank 51: 10 of 10050 away
-    assert device_agent.median_settled(narrow, 0.00111)
-    assert not device_agent.median_settled(narrow, 0.00109)
-    assert not device_agent.median_settled(array("q", [5, 5, 5]), 1.0)  # three runs have no interval
+    assert median_settled(narrow, 0.00111)
+    assert not median_settled(narrow, 0.00109)
+    assert not median_settled(array("q", [5, 5, 5]), 1.0)  # three runs have no interval

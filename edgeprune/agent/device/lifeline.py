@@ -1,0 +1,69 @@
+"""The end of input, or silence, ends the agent and all that it started."""
+
+import json
+import os
+import queue
+import select
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from .lock import DeviceLock
+from .passes import Pass
+
+MAX_LINE = 1 << 20  # bytes of one request
+FOLDER_PREFIX = "edgeprune-"
+
+
+class Lifeline:
+    """Reads requests from stdin in a thread; the end of input, or silence, ends the agent and all its workers."""
+
+    def __init__(self, lock: DeviceLock, folder: "Path | None", idle_s: float) -> None:
+        self.lock = lock
+        self.folder = folder
+        self.idle_s = idle_s
+        self.requests = queue.Queue()  # type: queue.Queue[dict[str, Any]]
+        self.own_group = False
+        if os.getpgrp() != os.getpid():
+            os.setsid()
+        self.own_group = os.getpgrp() == os.getpid()
+
+    def watch(self) -> None:
+        rest = b""
+        heard = time.monotonic()
+        while True:
+            if not select.select([0], [], [], min(5.0, self.idle_s))[0]:
+                if time.monotonic() - heard > self.idle_s:
+                    self.end(keep_folder=False)
+                continue
+            data = os.read(0, 1 << 16)
+            heard = time.monotonic()
+            lines = (rest + data).split(b"\n")
+            rest = lines.pop()
+            if not data or len(rest) > MAX_LINE:
+                self.end(keep_folder=False)
+            for line in lines:
+                self.dispatch(line)
+
+    def dispatch(self, line: bytes) -> None:
+        try:
+            request = json.loads(line.decode())
+            name = request["request"]
+        except (ValueError, KeyError, TypeError):
+            self.requests.put({"request": "unreadable"})
+            return
+        if name == "bye":
+            self.end(keep_folder=True)
+        elif name != "ping":
+            self.requests.put(request)
+
+    def end(self, keep_folder: bool) -> None:
+        folder = self.folder
+        if not keep_folder and folder is not None and folder.name.startswith(FOLDER_PREFIX):
+            shutil.rmtree(str(folder), ignore_errors=True)
+        self.lock.release()
+        if self.own_group and Pass.running:
+            os.killpg(os.getpgrp(), signal.SIGKILL)
+        os._exit(0)  # where the group is not ours, the kernel kills the worker (die_with_parent)

@@ -1,0 +1,109 @@
+"""One pass of a measurement, as the agent sees it: a worker, what it says, and how it ends."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from .conditions import out_of_memory_kills
+from .frames import HEARTBEAT_S, OUT_OF_MEMORY, STDERR_TAIL, OutcomeError
+
+
+class Pass:
+    """One worker process and what it has said so far."""
+
+    running = False
+
+    def __init__(self, task: "dict[str, Any]") -> None:
+        self.kills_before = out_of_memory_kills()
+        self.frame = None  # type: Any
+        self.samples = []  # type: list[list[int]]
+        self.tail = b""
+        self.rest = b""
+        Pass.running = True
+        command = [sys.executable, "-B", str(Path(sys.argv[0]).resolve()), "--worker"]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+        )
+        self.stdout, self.stderr = self.process.stdout, self.process.stderr  # type: Any, Any
+        stdin = self.process.stdin  # type: Any
+        try:
+            stdin.write(json.dumps(dict(task, parent=os.getpid())).encode() + b"\n")
+            stdin.close()
+        except BrokenPipeError:
+            self.rest = b""  # it died at once: `outcome` says how
+
+    def take(self, stream: "Any") -> bool:
+        """Read what a stream has; False at its end."""
+        data = os.read(stream.fileno(), 1 << 16)
+        if stream is self.stderr:
+            self.tail = (self.tail + data)[-STDERR_TAIL:]
+            return bool(data)
+        lines = (self.rest + data).split(b"\n")
+        self.rest = lines.pop()
+        for line in lines:
+            frame = json.loads(line.decode())
+            if frame["type"] == "samples":
+                self.samples.append(frame["ns"])
+            else:
+                self.frame = frame
+        return bool(data)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        Pass.running = False
+        for stream in (self.stdout, self.stderr):
+            stream.close()
+
+    def result(self) -> "Any":
+        """What the worker found; raises OutcomeError with the outcome that its end stands for."""
+        if self.frame is not None and self.frame["type"] == "done":
+            return self.frame["result"]
+        if self.frame is not None:
+            raise OutcomeError(self.frame["outcome"], self.frame["message"])
+        code = self.process.returncode
+        text = self.tail.decode("utf-8", "replace").strip()
+        ending = "exit status {}".format(code) if code >= 0 else signal.Signals(-code).name
+        if code == -signal.SIGKILL:
+            kills = out_of_memory_kills()
+            if kills is None or self.kills_before is None:
+                raise OutcomeError("OOM", "the worker was killed (SIGKILL), most likely for want of memory")
+            if kills > self.kills_before:
+                raise OutcomeError("OOM", "the kernel killed the worker for want of memory")
+        if any(sign in text.lower() for sign in OUT_OF_MEMORY):
+            raise OutcomeError("OOM", "the worker ran out of memory ({}): {}".format(ending, text))
+        raise OutcomeError("CRASHED", "the worker ended with {}{}".format(ending, ": " + text if text else ""))
+
+
+def run_pass(task: "dict[str, Any]", deadline: float, beat: "Any") -> Pass:
+    """A worker to its end; `beat()` is called every HEARTBEAT_S. Raises OutcomeError."""
+    worker = Pass(task)
+    try:
+        streams = [worker.stdout, worker.stderr]
+        while streams:
+            left = deadline - time.monotonic()
+            if left <= 0 and worker.frame is None:
+                raise OutcomeError("TIMEOUT", "the {} pass did not end within the deadline".format(task["task"]))
+            if left <= 0:
+                break
+            ready = select.select(streams, [], [], min(left, HEARTBEAT_S))[0]
+            streams = [stream for stream in streams if stream not in ready or worker.take(stream)]
+            if worker.frame is not None:
+                deadline = min(deadline, time.monotonic() + 5)  # to shut down; the result is already here
+            beat()
+        if not streams:
+            try:
+                worker.process.wait(timeout=max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired as error:
+                if worker.frame is None:
+                    raise OutcomeError("TIMEOUT", "the {} pass did not end".format(task["task"])) from error
+        worker.result()
+    finally:
+        worker.kill()
+    return worker

@@ -1,0 +1,54 @@
+"""The worker: a fresh process for each pass of a measurement."""
+
+import importlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from .frames import OUT_OF_MEMORY, STDERR_TAIL, Frames, OutcomeError, claim_stdout
+
+TASKS = {"runtime": "runtimes", "latency": "latency", "memory": "memory"}  # by name, the module with its `NAME_task`
+
+
+def run_task(task: "dict[str, Any]", out: Frames) -> "dict[str, Any]":
+    """The pass that the task names; only its own module is imported, so that memory figures stay small."""
+    name = task["task"]
+    module = importlib.import_module("." + TASKS[name], __package__)
+    return dict(getattr(module, name + "_task")(task, out))
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends (prctl PR_SET_PDEATHSIG), however that ends."""
+    import ctypes
+
+    try:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    except (OSError, AttributeError):
+        return  # no libc with prctl: the agent still kills its workers when its input ends
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def worker_main() -> int:
+    """One pass of a measurement, described by one JSON line on stdin."""
+    out = claim_stdout()
+    task = json.loads(sys.stdin.readline())
+    die_with_parent(task["parent"])
+    try:
+        Path("/proc/self/oom_score_adj").write_text("1000")  # the kernel shall take this process, and no other
+    except OSError as error:
+        print("oom_score_adj:", error, file=sys.stderr)
+    try:
+        result = run_task(task, out)
+    except OutcomeError as failure:
+        out.send(type="failed", outcome=failure.outcome, message=str(failure))
+    except Exception as error:
+        text = "{}: {}".format(type(error).__name__, error)
+        short = isinstance(error, MemoryError) or any(sign in text.lower() for sign in OUT_OF_MEMORY)
+        out.send(type="failed", outcome="OOM" if short else "CRASHED", message=text[:STDERR_TAIL])
+    else:
+        out.send(type="done", result=result)
+    return 0
