@@ -11,7 +11,7 @@ from torch.fx import Node
 
 from edgeprune.graph.constants import Constants
 from edgeprune.graph.labels import Labels
-from edgeprune.graph.operators import argument_names, is_operator, operator_name, schema_of, shape_of
+from edgeprune.graph.operators import argument_names, formal_arguments, is_operator, operator_name, shape_of
 
 __all__ = ["Call", "Value", "bind"]
 
@@ -79,11 +79,12 @@ def _arguments(node: Node, labels: Mapping[Node, Value]) -> dict[str, Any]:
     if not is_operator(node):
         return {f"arg{i}": value(argument) for i, argument in enumerate(node.args)}
     bound: dict[str, Any] = {}
-    for i, formal in enumerate(schema_of(node).arguments):
-        if i < len(node.args):
-            bound[formal.name] = value(node.args[i])
-        elif formal.name in node.kwargs:
-            bound[formal.name] = value(node.kwargs[formal.name])
-        elif formal.has_default_value():
-            bound[formal.name] = formal.default_value
+    args, kwargs = node.args, node.kwargs
+    for i, (name, default) in enumerate(formal_arguments(node.target)):
+        if i < len(args):
+            bound[name] = value(args[i])
+        elif name in kwargs:
+            bound[name] = value(kwargs[name])
+        elif default:
+            bound[name] = default[0]
     return bound

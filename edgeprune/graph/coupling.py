@@ -201,8 +201,11 @@ class Coupling(Ties):
             self.parameters[name] = self.parameters[first]
         if name not in self.parameters:
             shape = tuple(tensor.shape)
-            axes = [Axis((d,), self.fresh(n)) for d, n in enumerate(shape) if n > 1]
-            self._owners += [(int(a.atoms[0]), int(a.atoms[-1]) + 1, (name, a.dims[0])) for a in axes]
+            axes = []
+            for dim, size in enumerate(shape):
+                if size > 1:
+                    self._owners.append((self._atoms, self._atoms + size, (name, dim)))
+                    axes.append(Axis((dim,), self.fresh(size)))
             self.parameters[name] = Labels(shape, tuple(axes) if tensor.is_floating_point() else ())
         return self.parameters[name]
 

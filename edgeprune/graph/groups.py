@@ -81,10 +81,12 @@ def find_groups(coupling: Coupling) -> tuple[tuple[ChannelGroup, ...], tuple[Cha
     if not axes:
         return (), ()
     places = [(name, axis.dims[0]) for name, axis in axes]
+    sizes = np.array([len(axis.atoms) for _, axis in axes])
+    ends = np.cumsum(sizes)
     rows = _Occurrences(
-        np.concatenate([coupling.component[axis.atoms] for _, axis in axes]),
-        np.concatenate([np.full(len(axis.atoms), i) for i, (_, axis) in enumerate(axes)]),
-        np.concatenate([np.arange(len(axis.atoms)) for _, axis in axes]),
+        coupling.component[np.concatenate([axis.atoms for _, axis in axes])],
+        np.repeat(np.arange(len(axes)), sizes),
+        np.arange(ends[-1]) - np.repeat(ends - sizes, sizes),
     )
     frozen = np.zeros(int(coupling.component.max()) + 1, np.bool_)
     frozen[list(coupling.reasons)] = True
@@ -113,7 +115,9 @@ def _prunable(coupling: Coupling, places: list[Place], rows: _Occurrences) -> tu
     keys = np.random.default_rng(0).integers(0, 2**63, size=len(places), dtype=np.uint64)
     signature = np.zeros(int(coupling.component.max()) + 1, np.uint64)
     np.add.at(signature, rows.component, keys[rows.place])
-    rows = rows[np.lexsort((rows.index, rows.component, rows.place, signature[rows.component]))]
+    # By group, place and component; rows come by place and index, and a stable sort leaves the indices in order.
+    number = np.unique(signature, return_inverse=True)[1][rows.component]
+    rows = rows[np.argsort((number * len(places) + rows.place) * len(signature) + rows.component, kind="stable")]
     groups = [_group(coupling, places, rows[run]) for run in rows.runs(signature[rows.component])]
     order = {place: i for i, place in enumerate(places)}
     groups.sort(key=lambda g: (order[g.members[0].parameter, g.members[0].dim], int(g.members[0].indices.min())))

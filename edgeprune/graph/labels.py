@@ -66,7 +66,7 @@ class Labels:
         shape = list(self.shape)
         for axis in self.axes:
             for dim, kept in zip(axis.dims, kept_per_dim(axis, keep), strict=True):
-                shape[dim] = int(kept.sum())
+                shape[dim] = int(np.count_nonzero(kept))
         return tuple(shape)
 
 

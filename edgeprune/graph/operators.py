@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, cast
 
 import torch
@@ -11,6 +12,7 @@ __all__ = [
     "FILLS",
     "argument_names",
     "concrete",
+    "formal_arguments",
     "is_operator",
     "is_written",
     "layer_of",
@@ -33,9 +35,18 @@ def schema_of(node: Node) -> Any:
     return cast("Any", node.target)._schema  # noqa: SLF001  likewise
 
 
-def argument_names(node: Node) -> list[str]:
+def argument_names(node: Node) -> tuple[str, ...]:
     """The names of the operator's arguments, in order."""
-    return [formal.name for formal in schema_of(node).arguments]
+    return tuple(name for name, _ in formal_arguments(node.target))
+
+
+@functools.cache
+def formal_arguments(target: Any) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+    """The names of an operator's arguments, each with its default value, or nothing where it has none."""
+    return tuple(
+        (formal.name, (formal.default_value,) if formal.has_default_value() else ())
+        for formal in target._schema.arguments  # noqa: SLF001  torch.ops' own class has no public name
+    )
 
 
 def operator_name(node: Node | None) -> str:

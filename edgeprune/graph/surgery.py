@@ -15,6 +15,8 @@ from edgeprune.graph.rewriting import Keep, rewrite
 
 __all__ = ["cut", "slice_tensor"]
 
+_ROWS_AT_ONCE = 1 << 18  # elements
+
 
 def cut(module: GraphModule, coupling: Coupling, keep: Keep) -> GraphModule:
     """A new module without the atoms where `keep` is False; `module` is left as it is, no tensor is shared with it."""
@@ -39,12 +41,33 @@ def _copy(graph: Graph) -> Graph:
 
 def slice_tensor(tensor: torch.Tensor, labels: Labels, keep: Keep) -> torch.Tensor:
     """A copy of the tensor without the removed indices."""
-    result = tensor.detach()
+    tensor = tensor.detach()
+    chosen: list[tuple[int, torch.Tensor]] = []
     for axis in labels.axes:
-        mask = keep[axis.atoms]
-        if not mask.all():
-            result = result.index_select(axis.dims[0], torch.from_numpy(np.flatnonzero(mask)).to(result.device))
-    return result.clone() if result.data_ptr() == tensor.data_ptr() else result
+        kept = np.flatnonzero(keep[axis.atoms])
+        if len(kept) < axis.atoms.size:
+            chosen.append((axis.dims[0], torch.from_numpy(kept).to(tensor.device)))
+    if not chosen:
+        return tensor.clone()
+    (dim, index), *others = chosen
+    if dim != 0 or not others or tensor.numel() <= _ROWS_AT_ONCE:
+        return _selected(tensor, chosen)
+    # In blocks of rows: what is selected in between stays small enough to use the same memory again.
+    shape = list(tensor.shape)
+    for d, picked in chosen:
+        shape[d] = len(picked)
+    result = tensor.new_empty(shape)
+    rows = max(1, _ROWS_AT_ONCE * tensor.shape[0] // tensor.numel())
+    for first in range(0, len(index), rows):
+        part = index[first : first + rows]
+        result[first : first + rows] = _selected(tensor, [(0, part), *others])
+    return result
+
+
+def _selected(tensor: torch.Tensor, chosen: list[tuple[int, torch.Tensor]]) -> torch.Tensor:
+    for dim, index in chosen:
+        tensor = tensor.index_select(dim, index)
+    return tensor
 
 
 def _parameters(module: GraphModule, coupling: Coupling, keep: Keep) -> dict[str, Any]:

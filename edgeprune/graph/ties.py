@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
@@ -29,7 +30,7 @@ class Ties:
 
     def fresh(self, *shape: int) -> Atoms:
         """New atoms, in an array of the shape."""
-        count = int(np.prod(shape))
+        count = math.prod(shape)
         atoms = np.arange(self._atoms, self._atoms + count, dtype=np.int64).reshape(shape)
         self._atoms += count
         return atoms
@@ -49,11 +50,17 @@ class Ties:
 
     def tie(self, first: Atoms, second: Atoms) -> None:
         """Index by index (shapes broadcast), two atoms can only go together."""
-        a, b = (array.ravel() for array in np.broadcast_arrays(first, second))
+        if first.shape != second.shape:
+            first, second = np.broadcast_arrays(first, second)
+        a, b = first.ravel(), second.ravel()
+        if a.all() and b.all():
+            if first is not second:
+                self._ties.append((a, b))
+            return
         fixed = (a == 0) != (b == 0)
         if fixed.any():
             self.freeze((a + b)[fixed], "is tied to a fixed dimension")
-        both = (a != 0) & (b != 0) & (a != b)
+        both = (a != 0) & (b != 0)
         if both.any():
             self._ties.append((a[both], b[both]))
 
@@ -73,10 +80,8 @@ class Ties:
             self._components()
             frozen = np.zeros(int(self.component.max()) + 1, np.bool_)
             frozen[list(self.reasons)] = True
-            ties = len(self._ties)
-            for axis in self._blocks:
-                self._keep_block(axis, frozen)
-            if len(self._ties) == ties:
+            incomplete = sum(self._keep_block(axis, frozen) for axis in self._blocks)
+            if not incomplete:
                 return
 
     def _components(self) -> None:
@@ -93,14 +98,16 @@ class Ties:
             for found, first_freeze in zip(components, np.searchsorted(ends, places, side="right"), strict=True):
                 self.reasons.setdefault(int(found), self._freezes[first_freeze][1])
 
-    def _keep_block(self, axis: Axis, frozen: NDArray[np.bool_]) -> None:
+    def _keep_block(self, axis: Axis, frozen: NDArray[np.bool_]) -> bool:
+        """Tie what must go together for want of a full block; whether there was anything."""
         component = self.component[axis.atoms]
         component[frozen[component]] = int(self.component[0])
         varying = [i for i in range(component.ndim) if (component != component.take([0], axis=i)).any()]
         if len(varying) <= 1:
-            return
+            return False
         # Not separated by any operator: the same positions in every block (grouped convolution, channel shuffle).
         inner = axis.dims.index(axis.trailing())
         keep = inner if inner in varying else varying[-1]
         index = tuple(slice(None) if i == keep else slice(0, 1) for i in range(component.ndim))
         self.tie(axis.atoms[index], axis.atoms)
+        return True
