@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Importance", "ImportanceContext", "Random", "Scores", "arrays", "tensors", "unit_sums"]
 
 Scores = dict[str, NDArray[np.float64]]
+_ELEMENTS_AT_ONCE = 1 << 16
 
 
 @runtime_checkable
@@ -63,12 +64,22 @@ def arrays(weights: Mapping[str, torch.Tensor], names: Iterable[str]) -> dict[st
     return found
 
 
-def unit_sums(values: NDArray[np.floating], member: Member) -> NDArray[np.float64]:
-    """Sum of `values` (the shape of the member's tensor) over all elements that belong to each unit; (units,).
+def unit_sums(
+    values: NDArray[np.floating],
+    member: Member,
+    term: Callable[[NDArray[np.floating]], NDArray[np.floating]] | None = None,
+) -> NDArray[np.float64]:
+    """Sum of `term(values)` (the shape of the member's tensor) over all elements that belong to each unit; (units,).
 
     In float64. NumPy sums in one thread in a fixed order, so the result does not depend on the number of threads.
+    It goes by blocks of rows, whose terms fit the processor's cache.
     """
     others = tuple(axis for axis in range(values.ndim) if axis != member.dim)
-    per_index = values.sum(axis=others, dtype=np.float64)
+    rows = max(1, _ELEMENTS_AT_ONCE * len(values) // max(1, values.size))
+    sums = []
+    for first in range(0, len(values), rows):
+        block = values[first : first + rows]
+        sums.append((block if term is None else term(block)).sum(axis=others, dtype=np.float64))
+    per_index = np.concatenate(sums) if member.dim == 0 else np.sum(sums, axis=0)
     total: NDArray[np.float64] = per_index[member.indices].sum(axis=1)
     return total

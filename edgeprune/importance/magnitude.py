@@ -107,10 +107,15 @@ def _norms(reduction: MemberReduction, module: nn.Module, groups: Sequence[Chann
 def _norm(values: dict[str, NDArray[np.floating]], place: Place, order: int) -> NDArray[np.float64]:
     """The L1 or L2 norm of each unit's elements at one place; (units,)."""
     if order == 1:
-        return sum((unit_sums(np.abs(values[m.parameter]), m) for m in place), start=np.zeros(len(place[0].indices)))
-    squares = (unit_sums(np.square(values[m.parameter], dtype=np.float64), m) for m in place)
+        return sum((unit_sums(values[m.parameter], m, np.abs) for m in place), start=np.zeros(len(place[0].indices)))
+    squares = (unit_sums(values[m.parameter], m, _square) for m in place)
     root: NDArray[np.float64] = np.sqrt(sum(squares, start=np.zeros(len(place[0].indices))))
     return root
+
+
+def _square(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    squares: NDArray[np.float64] = np.square(values, dtype=np.float64)
+    return squares
 
 
 def _lamp(squares: NDArray[np.float64]) -> NDArray[np.float64]:
