@@ -45,8 +45,26 @@ class Target(Protocol):
     def python(self) -> str:
         """The device's Python interpreter that runs the agent."""
 
-    def upload(self, source: Path, name: str) -> str:
-        """Put a file into the folder under `name` (verified by sha256, atomic); its path on the device."""
+    @property
+    def home(self) -> str:
+        """A private folder that stays (`~/.cache/edgeprune`, mode 0700): for artifacts and runtimes. Made on first use.
+
+        Raises TargetError where it is a link, belongs to someone else, or others may write to it.
+        """
+
+    def upload(self, source: Path, name: str, folder: str | None = None) -> str:
+        """Put a file under `name` into `folder` (default: the session's); its path on the device.
+
+        Checked by sha256 and renamed into place; a link that is found there is replaced, not followed. `folder` is
+        `home` or one below it, and exists. Raises TargetError (NO_SPACE, LOST), StorageError, UsageError.
+        """
 
     def start(self, argv: Sequence[str]) -> Channel:
         """Start a program; every argument reaches it as it is, no shell in between interprets it."""
+
+    def run(self, argv: Sequence[str], timeout_s: float) -> tuple[int, bytes]:
+        """Run a short program without input, in the folder: its exit status and its stdout (at most 1 MiB).
+
+        Where the status is not 0, what it wrote to stderr follows. A program that a signal ended has no status of 0;
+        one that the device does not have has 127. Raises TargetError (TIMEOUT: it was killed; LOST).
+        """

@@ -9,6 +9,7 @@ import os
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -19,11 +20,14 @@ from typing import Any
 
 from edgeprune.errors import StorageError, TargetError, UsageError
 from edgeprune.targets.base import Channel, Target
+from edgeprune.targets.names import checked_name
+from edgeprune.targets.output import collect
 from edgeprune.targets.parse import query_options
 
 __all__ = ["LocalChannel", "LocalTarget", "file_sha256"]
 
 _DIAGNOSTICS = 8 * 1024
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class LocalChannel:
@@ -64,12 +68,24 @@ class LocalChannel:
             raise TargetError(f"local: no answer within {timeout_s:.3g} s", outcome="TIMEOUT")
         return os.read(stream.fileno(), 1 << 16)
 
+    def end_input(self) -> None:
+        """Close the program's stdin."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+
+    def status(self, timeout_s: float) -> int:
+        """The exit status, 128 + signal where one ended it; raises TargetError (TIMEOUT)."""
+        try:
+            code = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise TargetError("local: a program does not end", outcome="TIMEOUT") from None
+        return code if code >= 0 else 128 - code
+
     def close(self) -> None:
         """End of input; 2 s to end by itself, then the whole process group is killed."""
         process = self._process
-        if process.stdin is not None:
-            with contextlib.suppress(OSError):
-                process.stdin.close()
+        self.end_input()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=2)
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -139,23 +155,54 @@ class LocalTarget:
         """The interpreter of the agent."""
         return self._python
 
-    def upload(self, source: Path, name: str) -> str:
+    @property
+    def home(self) -> str:
+        """`edgeprune` in $XDG_CACHE_HOME or ~/.cache; raises TargetError."""
+        cache = os.environ.get("XDG_CACHE_HOME", "")
+        folder = (Path(cache) if cache.startswith("/") else Path.home() / ".cache") / "edgeprune"
+        try:
+            folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
+            found = folder.lstat()
+            why = ""
+            if not stat.S_ISDIR(found.st_mode):
+                why = "it is not a folder" if not stat.S_ISLNK(found.st_mode) else "it is a link"
+            elif found.st_uid != os.geteuid():
+                why = "it belongs to someone else"
+            elif found.st_mode & 0o022:
+                why = "others may write to it"
+            if why:
+                raise TargetError(f"local: {folder} is not safe to use: {why}", hint="move it away", outcome="LOST")
+            folder.chmod(0o700)
+        except OSError as error:
+            raise TargetError(
+                f"local: cannot make {folder}: {error.strerror}",
+                hint="set XDG_CACHE_HOME to a folder of yours",
+                outcome="NO_SPACE" if error.errno in _FULL else "LOST",
+            ) from error
+        return str(folder)
+
+    def upload(self, source: Path, name: str, folder: str | None = None) -> str:
         """Copy a file; raises TargetError (NO_SPACE), StorageError where the source cannot be read."""
-        destination = Path(self.folder) / name
+        destination = Path(folder or self.folder) / checked_name(name)
         part = destination.with_name(destination.name + ".part")
         try:
             data = source.open("rb")
         except OSError as error:
             raise StorageError(f"cannot read {source}: {error.strerror}") from error
         try:
-            with data, part.open("wb") as copy:
+            part.unlink(missing_ok=True)
+            with data, part.open("xb") as copy:  # made anew: what lies there is not followed
                 shutil.copyfileobj(data, copy)
             if file_sha256(part) != file_sha256(source):
+                part.unlink()
                 raise TargetError(f"local: {source} changed while it was copied", outcome="LOST")
             part.replace(destination)
         except OSError as error:
-            part.unlink(missing_ok=True)
-            outcome = "NO_SPACE" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "LOST"
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            outcome = "NO_SPACE" if error.errno in _FULL else "LOST"
             hint = "free some space, or set TMPDIR to a folder that has it" if outcome == "NO_SPACE" else None
             raise TargetError(
                 f"local: cannot copy {source.name} to {destination.parent}: {error.strerror}",
@@ -169,6 +216,15 @@ class LocalTarget:
         channel = LocalChannel(argv, self.folder)
         self._channels.append(channel)
         return channel
+
+    def run(self, argv: Sequence[str], timeout_s: float) -> tuple[int, bytes]:
+        """Run a short program in the folder; raises TargetError."""
+        try:
+            return collect(LocalChannel(argv, self.folder), self.name, timeout_s)
+        except TargetError as error:
+            if error.outcome == "NO_RUNTIME":
+                return 127, error.message.encode()
+            raise
 
 
 def _checked(options: Mapping[str, Any]) -> Mapping[str, Any]:

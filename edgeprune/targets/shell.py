@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-__all__ = ["FREE", "KILL", "MARK", "OPEN", "RECEIVE", "REMOVE", "START", "answers", "command"]
+__all__ = ["FREE", "HOME", "KILL", "MARK", "OPEN", "RECEIVE", "REMOVE", "START", "answers", "command"]
 
 MARK = "edgeprune-answer:"
 
@@ -21,9 +21,30 @@ for name in "$@"; do
 done
 exit 0"""
 
+# Answers: the folder that stays. Refuses one that someone else could have made or may write to.
+HOME = f"""umask 077
+for cache in "$XDG_CACHE_HOME" "$HOME/.cache" /data/local/tmp/.cache; do
+  case $cache in //* | [!/]* | '') continue ;; esac
+  mkdir -p "$cache" 2>/dev/null
+  home=$cache/edgeprune
+  [ -d "$home" ] || [ -h "$home" ] || mkdir "$home" || continue
+  [ ! -h "$home" ] || {{ echo "$home is a link"; exit 1; }}
+  cd -P "$home" || exit 1
+  set -- $(ls -ldn .) ""
+  [ "$3" = "$(id -u)" ] || {{ echo "$home belongs to someone else"; exit 1; }}
+  case $1 in
+    drwx------*) ;;
+    d????[!w]??[!w]*) chmod 700 . || exit 1 ;;
+    *) echo "others may write to $home"; exit 1 ;;
+  esac
+  printf '\n{MARK}%s\n' "$home"
+  exit 0
+done
+exit 1"""
+
 # arguments: part, destination, sha256, interpreter. Reads the file from stdin.
 RECEIVE = f"""umask 077
-cat > "$1" || {{ rm -f -- "$1"; exit 3; }}
+rm -f -- "$1"; cat > "$1" || {{ rm -f -- "$1"; exit 3; }}
 sum=$(sha256sum < "$1" 2>/dev/null) || sum=$("$4" -c '
 import hashlib, sys
 print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())' < "$1")

@@ -24,6 +24,8 @@ from edgeprune.errors import CannotMeasureError, StorageError, TargetError, Usag
 from edgeprune.targets import known_hosts, shell
 from edgeprune.targets.base import Channel, Target
 from edgeprune.targets.local import file_sha256
+from edgeprune.targets.names import checked_name
+from edgeprune.targets.output import collect
 from edgeprune.targets.parse import query_options
 from edgeprune.targets.route import Route, address, parse_address, proxy_socket, resolve
 
@@ -115,6 +117,18 @@ class SshTarget:
         return self._python
 
     @property
+    def home(self) -> str:
+        """`edgeprune` in $XDG_CACHE_HOME or ~/.cache on the device; raises TargetError."""
+        code, output = self._run(shell.command(shell.HOME))
+        answer = shell.answers(output)
+        if code != 0 or not answer:
+            said = output.decode("utf-8", "replace").strip()[-300:]
+            outcome = "NO_SPACE" if "no space" in said.lower() else "LOST"
+            hint = "set XDG_CACHE_HOME for that user to a folder of its own"
+            raise TargetError(f"{self.name}: no folder to keep files in: {said}", hint=hint, outcome=outcome)
+        return answer[0]
+
+    @property
     def known_hosts_file(self) -> Path:
         """Where a newly trusted key belongs."""
         return self._route.known_hosts[0]
@@ -133,9 +147,9 @@ class SshTarget:
         """All entries of the known_hosts files."""
         return known_hosts.read(self._route.known_hosts)
 
-    def upload(self, source: Path, name: str) -> str:
+    def upload(self, source: Path, name: str, folder: str | None = None) -> str:
         """Send a file; checked by sha256 and renamed on the device. Raises TargetError (NO_SPACE, LOST)."""
-        destination = f"{self.folder}/{name}"
+        destination = f"{folder or self.folder}/{checked_name(name)}"
         digest = file_sha256(source)
         line = shell.command(shell.RECEIVE, destination + ".part", destination, digest, self.python)
         try:
@@ -157,6 +171,12 @@ class SshTarget:
         channel = SshChannel(self._session(line), self.name, lambda: self._kill(identity))
         self._channels.append(channel)
         return channel
+
+    def run(self, argv: Sequence[str], timeout_s: float) -> tuple[int, bytes]:
+        """Run a short program in the folder; raises TargetError."""
+        channel = self.start(argv)
+        self._channels.remove(channel)  # type: ignore[arg-type]
+        return collect(channel, self.name, timeout_s)  # type: ignore[arg-type]
 
     # --- the way there
 
@@ -315,10 +335,20 @@ class SshChannel:
             raise TargetError(f"{self._name}: the connection is lost", outcome="LOST")
         return data
 
-    def close(self) -> None:
-        """End of input; 2 s to end by itself, then it is killed. Never raises."""
+    def end_input(self) -> None:
+        """Close the program's stdin."""
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             self._channel.shutdown_write()
+
+    def status(self, timeout_s: float) -> int:
+        """The exit status, -1 where a signal ended it; raises TargetError (TIMEOUT)."""
+        if not self._channel.status_event.wait(timeout_s):
+            raise TargetError(f"{self._name}: a program does not end", outcome="TIMEOUT")
+        return self._channel.exit_status
+
+    def close(self) -> None:
+        """End of input; 2 s to end by itself, then it is killed. Never raises."""
+        self.end_input()
         transport = self._channel.get_transport()
         end = time.monotonic() + 2
         while transport.is_active() and not self._channel.status_event.is_set():

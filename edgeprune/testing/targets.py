@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 
 from edgeprune.agent.bundle import agent_sha256, write_agent
 from edgeprune.agent.client import AgentClient
-from edgeprune.errors import TargetError
+from edgeprune.errors import TargetError, UsageError
 from edgeprune.targets.base import Channel, Target
 
 __all__ = ["TargetContract", "read_all", "run"]
@@ -108,6 +109,87 @@ class TargetContract:
                 assert run(target, digest, path).decode().strip() == hashlib.sha256(content).hexdigest()
             listing = run(target, "import json, os, sys; print(json.dumps(os.listdir(sys.argv[1])))", target.folder)
             assert [name for name in json.loads(listing) if name.endswith(".part")] == []
+
+    def test_uploads_do_not_follow_links(self, tmp_path: Path) -> None:
+        """A link under the file's name, or its partial one's, is replaced; what it leads to stays as it was."""
+        plant = (
+            "import os, sys\nopen('victim', 'w').write('as it was')\n"
+            "for name in sys.argv[1:]: os.symlink('victim', name)"
+        )
+        source = tmp_path / "source"
+        source.write_bytes(b"content")
+        with self.make() as target:
+            run(target, plant, "file", "file.part")
+            path = target.upload(source, "file")
+            look = "import os, sys; print(os.path.islink(sys.argv[1]), open(sys.argv[1]).read(), open('victim').read())"
+            assert run(target, look, path).decode().strip() == "False content as it was"
+
+    @pytest.mark.parametrize(
+        "name", ["a b", "it's", '"', "-rf", "$(touch pwned)", "`id`", "a\nb", "*", "\\", "ä€", "~"]
+    )
+    def test_names_are_taken_as_they_are(self, name: str, tmp_path: Path) -> None:
+        """Whatever a shell would make of them."""
+        source = tmp_path / "source"
+        source.write_bytes(name.encode())
+        with self.make() as target:
+            path = target.upload(source, name)
+            assert path == f"{target.folder}/{name}"
+            assert run(target, "import sys; sys.stdout.write(open(sys.argv[1]).read())", path).decode() == name
+            assert json.loads(run(target, "import json, os; print(json.dumps(os.listdir('.')))")).count(name) == 1
+            assert b"pwned\n" not in run(target, "import os; print(*os.listdir('.'), sep='\\n')")
+
+    @pytest.mark.parametrize("name", ["", ".", "..", "../up", "/etc/passwd", "a/b", "a\0b"])
+    def test_names_with_a_folder_are_refused(self, name: str, tmp_path: Path) -> None:
+        """A file cannot leave its folder."""
+        source = tmp_path / "source"
+        source.write_bytes(b"")
+        with self.make() as target, pytest.raises(UsageError):
+            target.upload(source, name)
+
+    def test_home_is_private_and_stays(self, tmp_path: Path) -> None:
+        """Mode 0700, the same on the next visit, outside the session's folder; files can be put there."""
+        look = "import os, sys; print(oct(os.stat(sys.argv[1]).st_mode & 0o777))"
+        source = tmp_path / "source"
+        source.write_bytes(b"kept")
+        name = f"contract-{os.getpid()}"
+        with self.make() as target:
+            home = target.home
+            assert home.startswith("/")
+            assert not home.startswith(target.folder)
+            assert run(target, look, home).decode().strip() == "0o700"
+            path = target.upload(source, name, home)
+            assert path == f"{home}/{name}"
+        with self.make() as target:
+            assert target.home == home
+            assert (
+                run(target, "import os, sys; print(open(sys.argv[1]).read()); os.remove(sys.argv[1])", path)
+                == b"kept\n"
+            )
+
+    def test_short_programs(self) -> None:
+        """Exit status and stdout as they are; stderr only to say why it failed."""
+        program = "import sys; sys.stdout.write('out'); sys.stdout.flush(); sys.exit('why' if sys.argv[1:] else 0)"
+        with self.make() as target:
+            assert target.run([target.python, "-c", program], _S) == (0, b"out")
+            code, output = target.run([target.python, "-c", program, "fail"], _S)
+            assert (code, output[:3], b"why" in output) == (1, b"out", True)
+            assert target.run([target.python, "-c", "import sys; sys.exit(7)"], _S)[0] == 7
+            assert target.run([target.python, "-c", "import sys; print(sys.stdin.read())"], _S) == (0, b"\n")
+            assert target.run([target.python, "-c", "import os; os.kill(os.getpid(), 9)"], _S)[0] != 0
+            assert target.run(["no-such-program-anywhere"], _S)[0] == 127
+            folder = target.run([target.python, "-c", "import os; print(os.getcwd())"], _S)[1].decode().strip()
+            assert folder.endswith(target.folder)
+
+    def test_program_that_takes_too_long_is_killed(self) -> None:
+        """TargetError with the outcome TIMEOUT; the program is gone."""
+        program = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(1000)"
+        with self.make() as target:
+            with pytest.raises(TargetError) as caught:
+                target.run([target.python, "-c", program], 1.5)
+            assert caught.value.outcome == "TIMEOUT"
+            assert run(target, _RUNNING, run(target, "print(open('pid').read())").decode().strip()).split() == [
+                b"False"
+            ]
 
     def test_arguments_arrive_as_they_are(self) -> None:
         """No shell interprets them."""
