@@ -1,4 +1,4 @@
-"""Commands on devices: list, show, schema, probe, trust."""
+"""Commands on devices: list, show, schema, probe, trust; setup, remove and check are beside."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["device_group"]
 
 
-@click.group("device", cls=LazyGroup)
+_BESIDE = {name: f"edgeprune.cli.device_setup:{name}_command" for name in ("setup", "check", "remove")}
+
+
+@click.group("device", cls=LazyGroup, lazy=_BESIDE)
 def device_group() -> None:
-    """What kinds of device are known, and what one of them says of itself."""
+    """What kinds of device are known, what one of them says of itself, and a runtime for one that has none."""
 
 
 @device_group.command("list")

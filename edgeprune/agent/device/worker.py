@@ -10,7 +10,13 @@ from typing import Any
 
 from .frames import OUT_OF_MEMORY, STDERR_TAIL, Frames, OutcomeError, claim_stdout
 
-TASKS = {"runtime": "runtimes", "latency": "latency", "memory": "memory"}  # by name, the module with its `NAME_task`
+TASKS = {  # by name, the module with its `NAME_task`
+    "installed": "runtimes",
+    "runtime": "runtimes",
+    "latency": "latency",
+    "memory": "memory",
+    "outputs": "outputs",
+}
 
 
 def run_task(task: "dict[str, Any]", out: Frames) -> "dict[str, Any]":
@@ -18,6 +24,13 @@ def run_task(task: "dict[str, Any]", out: Frames) -> "dict[str, Any]":
     name = task["task"]
     module = importlib.import_module("." + TASKS[name], __package__)
     return dict(getattr(module, name + "_task")(task, out))
+
+
+def use_installed_packages() -> None:
+    """What `edgeprune device setup` installed for this kind of interpreter comes first."""
+    site = Path(os.path.expanduser("~")) / ".edgeprune" / ("site-" + str(sys.implementation.cache_tag))
+    if site.is_dir():
+        sys.path.insert(0, str(site))
 
 
 def die_with_parent(parent: int) -> None:
@@ -37,6 +50,7 @@ def worker_main() -> int:
     out = claim_stdout()
     task = json.loads(sys.stdin.readline())
     die_with_parent(task["parent"])
+    use_installed_packages()
     try:
         Path("/proc/self/oom_score_adj").write_text("1000")  # the kernel shall take this process, and no other
     except OSError as error:
