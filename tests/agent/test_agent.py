@@ -211,7 +211,7 @@ def test_hello_comes_first_with_machine_and_runtimes(start: Any) -> None:
     assert hello["machine"]["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert hello["machine"]["cpus"] == os.cpu_count()
     assert hello["machine"]["memory_bytes"] == psutil.virtual_memory().total
-    assert hello["runtimes"] == {"onnxruntime": {"version": onnxruntime.__version__}}
+    assert hello["runtimes"]["onnxruntime"] == {"version": onnxruntime.__version__}
 
 
 def interpreters() -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from .conditions import conditions, cooling_states, throttle_reason
 from .frames import HEARTBEAT_S, PROTOCOL, Frames, OutcomeError
 from .passes import run_pass
-from .runtimes import RUNTIMES
+from .runtimes import RUNTIMES, absent
 from .system import machine
 
 
@@ -23,8 +23,11 @@ class Agent:
         self.folder = folder
 
     def hello(self) -> None:
-        runtimes = {}
-        for name in sorted(RUNTIMES):
+        runtimes = {
+            name: {"missing": absent(name, "not installed"), "outcome": "NO_RUNTIME"} for name in sorted(RUNTIMES)
+        }
+        installed = run_pass({"task": "installed"}, time.monotonic() + 60, lambda: None).result()
+        for name in installed["names"]:
             try:
                 found = run_pass({"task": "runtime", "runtime": name}, time.monotonic() + 60, lambda: None)
                 runtimes[name] = found.result()
@@ -38,16 +41,17 @@ class Agent:
             pid=os.getpid(),
             machine=machine(self.root),
             runtimes=runtimes,
-            requests=["measure", "probe", "ping", "bye"],
+            requests=["measure", "outputs", "probe", "ping", "bye"],
         )
 
     def answer(self, request: "dict[str, Any]") -> None:
         name, number = request.get("request"), request.get("id")
         if name == "probe":
             self.out.send(type="result", id=number, machine=machine(self.root), conditions=conditions(self.root))
-        elif name == "measure":
+        elif name in ("measure", "outputs"):
             try:
-                self.out.send(type="result", id=number, **self.measure(request))
+                answer = self.measure(request) if name == "measure" else self.outputs(request)
+                self.out.send(type="result", id=number, **answer)
             except OutcomeError as failure:
                 after = conditions(self.root)
                 self.out.send(
@@ -58,11 +62,25 @@ class Agent:
         else:
             self.out.send(type="error", id=number, message="unknown request {!r}".format(name))
 
-    def measure(self, request: "dict[str, Any]") -> "dict[str, Any]":
-        """Latency in one worker, memory in several; samples go out in lines of their own."""
-        for name in request.get("discard", []):  # artifacts that the host does not expect here any more
+    def outputs(self, request: "dict[str, Any]") -> "dict[str, Any]":
+        """What a model computes for given inputs, for a comparison with the host's runtime."""
+        task = dict(request["policy"], task="outputs", model=request["model"], inputs=request["inputs"])
+        task["data"] = request["data"]
+        try:
+            found = run_pass(task, time.monotonic() + request["deadline_s"], lambda: None)
+        finally:
+            self.discard([request["data"]])
+        return dict(found.result(), outcome="OK")
+
+    def discard(self, names: "list[str]") -> None:
+        """Remove what was sent, by its name inside the agent's own folder."""
+        for name in names:
             if self.folder is not None and (self.folder / Path(name).name).exists():
                 (self.folder / Path(name).name).unlink()
+
+    def measure(self, request: "dict[str, Any]") -> "dict[str, Any]":
+        """Latency in one worker, memory in several; samples go out in lines of their own."""
+        self.discard(request.get("discard", []))  # artifacts that the host does not expect here any more
         deadline = time.monotonic() + request["deadline_s"]
         started = last = time.monotonic()
         cooling = {}  # type: dict[str, int]
@@ -85,8 +103,8 @@ class Agent:
         memory = []
         try:
             for _ in range(task["memory_workers"]):
-                idle = run_pass(dict(task, task="memory", model=None), deadline, beat).result()
-                used = run_pass(dict(task, task="memory"), deadline, beat).result()
+                idle = run_pass(dict(task, task="memory", idle=True), deadline, beat).result()
+                used = run_pass(dict(task, task="memory", idle=False), deadline, beat).result()
                 memory.append(dict(used, idle=idle["idle"]))
         except OutcomeError as failure:
             if failure.outcome != "NO_VMHWM":

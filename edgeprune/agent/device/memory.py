@@ -26,12 +26,12 @@ def reset_peak() -> bool:
 
 
 def memory_task(task: "dict[str, Any]", out: Frames) -> "dict[str, Any]":  # noqa: ARG001
-    """Sizes of this process: with the runtime alone, and, where a model is named, after load and after runs."""
+    """Sizes of this process: with the runtime alone, and, where it is not to stay idle, after load and after runs."""
     runtime = load_runtime(task)
     sizes = {"idle": own_memory()}  # type: dict[str, Any]
     if "peak" not in sizes["idle"]:
         raise OutcomeError("NO_VMHWM", "this kernel does not tell VmHWM in /proc/self/status")
-    if task["model"] is not None:
+    if not task["idle"]:
         run = runtime.load(task)
         sizes["loaded"] = own_memory()
         sizes["reset"] = reset_peak()
