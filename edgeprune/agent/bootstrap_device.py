@@ -1,8 +1,8 @@
 """What brings a runtime onto a device, run there: standard-library Python 3.6, no pip, no network.
 
 One command, JSON lines on stdin and stdout: `facts`, `install`, `golden` (runs a model), `remove`. All of it lives in
-~/.edgeprune (0700): wheels that came, until they are installed, and one folder of packages per kind of interpreter.
-The agent's workers look there as well.
+~/.cache/edgeprune (0700; `Target.home`): wheels that came, until they are installed, and one folder of packages per kind
+of interpreter. The agent's workers look there as well.
 """
 
 import base64
@@ -39,7 +39,8 @@ class BootstrapError(Exception):
 
 
 def home() -> Path:
-    return Path(os.path.expanduser("~")) / ".edgeprune"
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(cache if cache.startswith("/") else os.path.expanduser("~/.cache")) / "edgeprune"
 
 
 def site() -> Path:
@@ -50,10 +51,11 @@ def site() -> Path:
 def private_home() -> Path:
     """The folder, made where it is not there; nobody else may have put a hand on it."""
     folder = home()
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
     seen = os.lstat(str(folder))
-    if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.getuid():
-        raise BootstrapError("NO_RUNTIME", f"{folder} is not a folder of this user")
+    if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.getuid() or seen.st_mode & 0o022:
+        raise BootstrapError("NO_RUNTIME", f"{folder} is not a folder that only this user may write to; move it away")
     os.chmod(str(folder), 0o700)
     return folder
 
@@ -84,7 +86,7 @@ def installed() -> Any:
 
 def facts() -> "dict[str, Any]":
     libc_name, libc_version = libc()
-    parent = home() if home().is_dir() else home().parent
+    parent = next(folder for folder in (home(), *home().parents) if folder.is_dir())
     return {
         "machine": platform.machine(),
         "bits": struct.calcsize("P") * 8,
@@ -279,13 +281,15 @@ def golden(request: "dict[str, Any]") -> None:
 
 
 def remove() -> None:
-    """All that was installed, and the folder itself."""
+    """All that was installed, the folder itself, and the one above where nothing else is in it."""
     folder = home()
     if folder.is_symlink():
         raise BootstrapError("NO_RUNTIME", f"{folder} is a symbolic link; remove it yourself")
     there = folder.exists()
     if there:
         shutil.rmtree(str(folder))
+        if not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
     say(done={"removed": there, "folder": str(folder)})
 
 

@@ -27,7 +27,7 @@ def setup_command(target: str, runtime: str | None, wheelhouse: Path | None, pro
     """Bring a runtime onto TARGET and prove that it computes.
 
     The device needs Python 3, but neither internet nor pip nor root: the wheels are found here, sent over, and unpacked
-    into ~/.edgeprune. A setup that was interrupted goes on where it was.
+    into ~/.cache/edgeprune. A setup that was interrupted goes on where it was.
     """
     from edgeprune.cli.progress import open_progress
     from edgeprune.pipeline.device_setup import setup

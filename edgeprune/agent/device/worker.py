@@ -28,7 +28,9 @@ def run_task(task: "dict[str, Any]", out: Frames) -> "dict[str, Any]":
 
 def use_installed_packages() -> None:
     """What `edgeprune device setup` installed for this kind of interpreter comes first."""
-    site = Path(os.path.expanduser("~")) / ".edgeprune" / ("site-" + str(sys.implementation.cache_tag))
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    home = Path(cache if cache.startswith("/") else os.path.expanduser("~/.cache")) / "edgeprune"
+    site = home / ("site-" + str(sys.implementation.cache_tag))
     if site.is_dir():
         sys.path.insert(0, str(site))
 
