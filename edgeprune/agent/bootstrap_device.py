@@ -1,8 +1,8 @@
 """What brings a runtime onto a device, run there: standard-library Python 3.6, no pip, no network.
 
 One command, JSON lines on stdin and stdout: `facts`, `install`, `golden` (runs a model), `remove`. All of it lives in
-~/.cache/edgeprune (0700; `Target.home`): wheels that came, until they are installed, and one folder of packages per kind
-of interpreter. The agent's workers look there as well.
+~/.cache/edgeprune (0700; `Target.home`): wheels that came, until they are installed, and a folder of packages for each
+kind of interpreter. The agent's workers look there as well.
 """
 
 import base64
@@ -247,6 +247,7 @@ def install(request: "dict[str, Any]", source: Any) -> None:
         unpack(path, part)
     stamp = {name: request[name] for name in ("runtime", "version", "wheels")}
     (part / STAMP).write_text(json.dumps(stamp))
+    os.sync()  # a power cut must not leave a whole folder of empty files
     if site().exists():
         shutil.rmtree(str(site()))
     part.rename(site())
