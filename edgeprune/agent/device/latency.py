@@ -57,4 +57,10 @@ def latency_task(task: "dict[str, Any]", out: Frames) -> "dict[str, Any]":
     gc.enable()
     for first in range(0, len(samples), CHUNK):
         out.send(type="samples", ns=samples[first : first + CHUNK].tolist())
-    return {"version": runtime.version, "warmup_runs": warmup, "converged": converged, "runs": len(samples)}
+    return {
+        "runtime": runtime.name,
+        "version": runtime.version,
+        "warmup_runs": warmup,
+        "converged": converged,
+        "runs": len(samples),
+    }
