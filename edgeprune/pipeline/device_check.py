@@ -12,6 +12,7 @@ from edgeprune.errors import CannotMeasureError, TargetError
 from edgeprune.progress import SILENT, Progress
 
 if TYPE_CHECKING:
+    from edgeprune.agent.bootstrap import Bootstrap
     from edgeprune.measure.session import Session
     from edgeprune.records.profile import DeviceProfile
     from edgeprune.targets.base import Target
@@ -79,7 +80,7 @@ def check_session(session: Session) -> tuple[Finding, ...]:
     return (
         Finding("reachable", "ok", f"{where} answers, {facts['interpreter']} is Python {_dotted(facts['python'])}"),
         Finding("lock", "ok", "nobody else measures on it"),
-        _runtime(bootstrap, where),
+        _runtime(session, bootstrap),
         _space(facts),
         _clock(float(facts["time"]), asked, answered),
         _heat(conditions),
@@ -106,15 +107,22 @@ def refuse_unhealthy(session: Session, progress: Progress = SILENT) -> None:
         )
 
 
-def _runtime(bootstrap: Any, where: str) -> Finding:
+def _runtime(session: Session, bootstrap: Bootstrap) -> Finding:
     from edgeprune.pipeline.golden import run_golden
 
+    where, wanted = session.target.name, session.policy.runtime
+    fix = f"edgeprune device setup {where}"
+    if wanted != "onnxruntime":
+        found = session.runtimes.get(wanted, {})
+        if "version" in found:
+            return Finding("runtime", "ok", f"{wanted} {found['version']} is there; its results were not tried")
+        return Finding("runtime", "failed", f"{where}: {found.get('missing', f'{wanted} is missing')}", fix)
     try:
         answer, error = run_golden(bootstrap, where)
     except CannotMeasureError as failure:
         if failure.outcome in {"LOST", "TIMEOUT"}:
             raise
-        return Finding("runtime", "failed", failure.message, failure.hint or f"edgeprune device setup {where}")
+        return Finding("runtime", "failed", failure.message, failure.hint or fix)
     said = f"ONNX Runtime {answer['version']} computes a test network right (error {error:.1e})"
     return Finding("runtime", "ok", said)
 
