@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from tests.agent.test_agent import agent_file, lock, start  # noqa: F401  # fixtures
+from tests.agent.runtime_models import chain, interpreter_of, names_here
+from tests.agent.test_agent import POLICY, agent_file, lock, start  # noqa: F401  # fixtures
 from tests.onnx_models import chain_of_matmuls
 
 
@@ -87,3 +91,86 @@ def test_sent_inputs_are_removed_from_the_agents_folder(start: Any, tmp_path: Pa
     send(agent, model, folder, np.ones((1, 8), np.float32))
     assert agent.hear("result")["outcome"] == "OK"
     assert list(folder.iterdir()) == []
+
+
+# --- every runtime
+
+TOLERANCE = {"ncnn": 2e-3}  # it computes with 16-bit weights where the processor can convert them
+
+
+@pytest.mark.parametrize("name", names_here())
+def test_every_runtime_computes_the_model(start: Any, tmp_path: Path, name: str) -> None:  # noqa: F811
+    python = interpreter_of(name)
+    model, weights = chain(name, tmp_path)
+    agent = start(python=python)
+    said = agent.hear("hello")["runtimes"][name]
+    assert said.get("version", "")[0].isdigit(), said
+    values = np.random.default_rng(1).standard_normal((1, 16)).astype(np.float32)
+    send(agent, model, tmp_path, values, policy={"runtime": name, "threads": 1})
+    result = agent.hear("result")
+    assert (result["outcome"], result.get("runtime"), result.get("version")) == ("OK", name, said["version"]), result
+    (output,) = result["outputs"]
+    wanted = values @ weights[0].T @ weights[1].T
+    assert output["shape"] == [1, 16]
+    assert np.abs(read(output) - wanted).max() <= TOLERANCE.get(name, 1e-5) * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("name", [name for name in names_here() if name != "executorch"])  # 5 s to import, four times
+def test_every_runtime_is_measured(start: Any, tmp_path: Path, name: str) -> None:  # noqa: F811
+    python = interpreter_of(name)
+    model, _ = chain(name, tmp_path)
+    agent = start(python=python)
+    agent.hear("hello")
+    policy = {**POLICY, "memory_workers": 1, "runtime": name}
+    inputs = [{"name": "y0", "dtype": "float32", "shape": [1, 16]}]
+    agent.say(request="measure", id=7, model=str(model), inputs=inputs, seed=0, deadline_s=60.0, policy=policy)
+    result = agent.hear("result")
+    assert result["outcome"] == "OK", result
+    assert result["latency"]["runs"] >= 20
+    assert (result["latency"]["runtime"], len(result["memory"])) == (name, 1)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("name", names_here())
+def test_every_runtime_uses_the_asked_threads(agent_file: Path, tmp_path: Path, name: str, threads: int) -> None:  # noqa: F811
+    """The main thread and the asked number of others less one; what the imports start does not count."""
+    model, _ = chain(name, tmp_path)
+    inputs = [{"name": "y0", "dtype": "float32", "shape": [1, 16]}]
+    task = {"runtime": name, "model": str(model), "threads": threads, "seed": 0, "inputs": inputs}
+    program = f"""
+import json, os, sys
+sys.path.insert(0, {str(agent_file)!r})
+from edgeprune_agent.runtimes import load_runtime
+task = json.loads({json.dumps(task)!r})
+runtime = load_runtime(task)
+before = len(os.listdir("/proc/self/task"))
+run = runtime.load(task)
+run()
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    said = subprocess.run([interpreter_of(name), "-c", program], check=True, capture_output=True, text=True).stdout
+    assert int(said.split()[-1]) == threads - 1
+
+
+def test_model_of_another_format_runs_in_whatever_takes_it(start: Any, tmp_path: Path) -> None:  # noqa: F811
+    python = interpreter_of("ncnn")
+    model, _ = chain("ncnn", tmp_path)
+    agent = start(python=python)
+    agent.hear("hello")
+    send(agent, model, tmp_path, np.ones((1, 16), np.float32))  # the policy says onnxruntime
+    assert agent.hear("result")["runtime"] == "ncnn"
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("model.tflite", "ai-edge-litert or tflite-runtime does not run in {python} (not installed): install it there"),
+        ("model.engine", "no runtime here takes '.engine' files; known are .ncnn, .onnx, .pte, .tflite"),
+    ],
+)
+def test_format_without_a_runtime_names_what_would_do(ready: Any, tmp_path: Path, file: str, message: str) -> None:
+    (tmp_path / file).write_bytes(b"")
+    send(ready, tmp_path / file, tmp_path, np.ones((1, 1), np.float32))
+    result = ready.hear("result")
+    assert result["outcome"] == "NO_RUNTIME"
+    assert message.format(python=sys.executable) in result["message"]
