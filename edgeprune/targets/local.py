@@ -4,115 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
-import select
 import shutil
-import signal
 import stat
-import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import StorageError, TargetError, UsageError
 from edgeprune.targets.base import Channel, Target
-from edgeprune.targets.names import checked_name
+from edgeprune.targets.files import checked_name, file_sha256
 from edgeprune.targets.output import collect
 from edgeprune.targets.parse import query_options
+from edgeprune.targets.process import ChildProcess
 
-__all__ = ["LocalChannel", "LocalTarget", "file_sha256"]
+__all__ = ["LocalChannel", "LocalTarget"]
 
-_DIAGNOSTICS = 8 * 1024
+_SEND_S = 60.0
+_PATIENCE_S = 2.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class LocalChannel:
-    """A child process in a session of its own."""
+class LocalChannel(ChildProcess):
+    """A child process with the deadlines of a channel."""
 
-    def __init__(self, argv: Sequence[str], folder: str) -> None:
-        try:
-            self._process = subprocess.Popen(
-                list(argv),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                bufsize=0,
-                cwd=folder,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise TargetError(f"local: cannot start {argv[0]}: {error}", outcome="NO_RUNTIME") from error
-        self._stderr = b""
-        self._drain = threading.Thread(target=self._read_stderr, daemon=True)
-        self._drain.start()
+    def send(self, data: bytes, timeout_s: float = _SEND_S) -> None:
+        """Write all of `data`; raises TargetError (LOST where the program has ended, TIMEOUT)."""
+        super().send(data, timeout_s)
 
-    def send(self, data: bytes) -> None:
-        """Write all of `data`; raises TargetError (LOST) where the program has ended."""
-        stream = self._process.stdin
-        try:
-            while stream is not None and data:
-                data = data[stream.write(data) or 0 :]
-        except (OSError, ValueError) as error:
-            raise TargetError(f"local: the program does not read any more: {error}", outcome="LOST") from error
-
-    def receive(self, timeout_s: float) -> bytes:
-        """Some bytes of stdout, b"" at its end; raises TargetError (TIMEOUT, LOST)."""
-        stream = self._process.stdout
-        if stream is None or stream.closed:
-            raise TargetError("local: the channel is closed", outcome="LOST")
-        if not select.select([stream], [], [], timeout_s)[0]:
-            raise TargetError(f"local: no answer within {timeout_s:.3g} s", outcome="TIMEOUT")
-        return os.read(stream.fileno(), 1 << 16)
-
-    def end_input(self) -> None:
-        """Close the program's stdin."""
-        if self._process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self._process.stdin.close()
-
-    def status(self, timeout_s: float) -> int:
-        """The exit status, 128 + signal where one ended it; raises TargetError (TIMEOUT)."""
-        try:
-            code = self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            raise TargetError("local: a program does not end", outcome="TIMEOUT") from None
-        return code if code >= 0 else 128 - code
-
-    def close(self) -> None:
-        """End of input; 2 s to end by itself, then the whole process group is killed."""
-        process = self._process
-        self.end_input()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=2)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)  # also what a program that ended by itself has left
-        process.wait()
-        self._drain.join(timeout=5)
-        for stream in (process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
-
-    @property
-    def diagnostics(self) -> str:
-        """The end of stderr."""
-        if self._process.poll() is not None:
-            self._drain.join(timeout=1)
-        return self._stderr.decode("utf-8", "replace")
-
-    def _read_stderr(self) -> None:
-        stream = self._process.stderr
-        while stream is not None:
-            try:
-                data = os.read(stream.fileno(), 1 << 16)
-            except (OSError, ValueError):
-                return
-            if not data:
-                return
-            self._stderr = (self._stderr + data)[-_DIAGNOSTICS:]
+    def close(self, patience_s: float = _PATIENCE_S) -> None:
+        """End of input; 2 s to end by itself, then the whole process group is killed. Never raises."""
+        super().close(patience_s)
 
 
 class LocalTarget:
@@ -213,14 +137,14 @@ class LocalTarget:
 
     def start(self, argv: Sequence[str]) -> Channel:
         """Start a program in the folder; raises TargetError."""
-        channel = LocalChannel(argv, self.folder)
+        channel = LocalChannel(argv, self.name, self.folder)
         self._channels.append(channel)
         return channel
 
     def run(self, argv: Sequence[str], timeout_s: float) -> tuple[int, bytes]:
         """Run a short program in the folder; raises TargetError."""
         try:
-            return collect(LocalChannel(argv, self.folder), self.name, timeout_s)
+            return collect(LocalChannel(argv, self.name, self.folder), self.name, timeout_s)
         except TargetError as error:
             if error.outcome == "NO_RUNTIME":
                 return 127, error.message.encode()
@@ -232,12 +156,3 @@ def _checked(options: Mapping[str, Any]) -> Mapping[str, Any]:
         if name != "python":
             raise UsageError(f"local: {name!r} is not an option of this target", hint="options: python")
     return options
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file, read in blocks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -1,6 +1,7 @@
 """What is asked of a device's POSIX shell: small scripts, their arguments quoted, their answers marked.
 
-They keep to what busybox, toybox and dash have. A login shell may print what it likes before: only marked lines count.
+They keep to what busybox, toybox and dash have. A login shell may be any, and may print what it likes before: only
+marked lines count.
 """
 
 from __future__ import annotations
@@ -8,21 +9,39 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-__all__ = ["FREE", "HOME", "KILL", "MARK", "OPEN", "RECEIVE", "REMOVE", "START", "answers", "command"]
+from edgeprune.errors import UsageError
+
+__all__ = ["CHECK", "FREE", "HOME", "KILL", "MARK", "OPEN", "RECEIVE", "REMOVE", "START", "STARTED", "STATE"]
+__all__ += ["answers", "command"]
 
 MARK = "edgeprune-answer:"
+STARTED = f"\n{MARK}started\n".encode()
 
 # arguments: names of interpreters. Answers: the new folder, the first interpreter that is there.
-OPEN = f"""umask 077
-folder=$(mktemp -d "${{TMPDIR:-/tmp}}/edgeprune-XXXXXX") || exit 1
+# Android has no /tmp, and may have no mktemp; mkdir refuses what is there, so nobody can have made the folder before.
+OPEN = f"""export LC_ALL=C
+umask 077
+for tmp in "$TMPDIR" /tmp "$PREFIX/tmp" /data/local/tmp "$HOME"; do
+  [ -d "${{tmp:-/no}}" ] || continue
+  if command -v mktemp >/dev/null; then
+    folder=$(mktemp -d "$tmp/edgeprune-XXXXXX") && break
+  else
+    folder=$tmp/edgeprune-$$-$(date +%s)
+    mkdir "$folder" && break
+  fi
+  folder=
+done
+[ -n "$folder" ] || exit 1
 printf '\\n{MARK}%s\\n' "$folder"
+PATH=$PATH:${{PREFIX:-/usr/local}}/bin:/usr/local/bin:/usr/bin:/opt/bin:/data/data/com.termux/files/usr/bin
 for name in "$@"; do
   if python=$(command -v "$name"); then printf '{MARK}%s\\n' "$python"; exit 0; fi
 done
 exit 0"""
 
 # Answers: the folder that stays. Refuses one that someone else could have made or may write to.
-HOME = f"""umask 077
+HOME = f"""export LC_ALL=C
+umask 077
 for cache in "$XDG_CACHE_HOME" "$HOME/.cache" /data/local/tmp/.cache; do
   case $cache in //* | [!/]* | '') continue ;; esac
   mkdir -p "$cache" 2>/dev/null
@@ -37,46 +56,100 @@ for cache in "$XDG_CACHE_HOME" "$HOME/.cache" /data/local/tmp/.cache; do
     d????[!w]??[!w]*) chmod 700 . || exit 1 ;;
     *) echo "others may write to $home"; exit 1 ;;
   esac
-  printf '\n{MARK}%s\n' "$home"
+  printf '\\n{MARK}%s\\n' "$home"
   exit 0
 done
 exit 1"""
 
-# arguments: part, destination, sha256, interpreter. Reads the file from stdin.
-RECEIVE = f"""umask 077
-rm -f -- "$1"; cat > "$1" || {{ rm -f -- "$1"; exit 3; }}
-sum=$(sha256sum < "$1" 2>/dev/null) || sum=$("$4" -c '
+_SUM = """sum() {
+  sha256sum < "$1" 2>/dev/null || "$2" -c '
 import hashlib, sys
-print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())' < "$1")
+digest = hashlib.sha256()
+for block in iter(lambda: sys.stdin.buffer.read(1 << 20), b""): digest.update(block)
+print(digest.hexdigest())' < "$1"
+}"""
+
+# arguments: part, interpreter. Ends a receiver of a broken link that does not know it yet.
+# Answers: what the part holds, as its size and sha256; "gone" without its folder.
+STATE = f"""{_SUM}
+[ -d "${{1%/*}}" ] || {{ printf '\\n{MARK}gone\\n'; exit 0; }}
+if [ ! -h "$1.pid" ] && pid=$(cat "$1.pid" 2>/dev/null) && [ "/proc/$pid/fd/1" -ef "$1" ]; then
+  kill -9 "$pid"
+  while kill -0 "$pid" 2>/dev/null && [ "/proc/$pid/fd/1" -ef "$1" ]; do :; done
+fi
+[ ! -h "$1" ] && [ -f "$1" ] || {{ printf '\\n{MARK}0 -\\n'; exit 0; }}
+set -- "$(sum "$@")" "$(wc -c < "$1")"
+printf '\\n{MARK}%s %s\\n' $2 "${{1%% *}}\""""
+
+# arguments: part, offset. Appends stdin to the part, or begins it.
+# The process that writes is the one that the file with the process id names.
+RECEIVE = """export LC_ALL=C
+umask 077
+rm -f -- "$1.pid"
+set -C
+echo $$ > "$1.pid" || exit 1
+[ "$2" != 0 ] || rm -f -- "$1"
+[ ! -h "$1" ] || exit 1
+if [ "$2" = 0 ]; then exec cat > "$1"; else exec cat >> "$1"; fi"""
+
+# arguments: part, destination, sha256, interpreter. Answers: "stored", or the sha256 that it has instead.
+CHECK = f"""export LC_ALL=C
+{_SUM}
+rm -f -- "$1.pid"
+sum=$(sum "$1" "$4")
 case $sum in
-  "$3"*) mv -f -- "$1" "$2" && printf '\\n{MARK}%s\\n' stored ;;
-  *) rm -f -- "$1"; printf '\\n{MARK}%s\\n' "${{sum:-no sha256}}" ;;
-esac"""
+  "$3"*) ;;
+  *) rm -f -- "$1"; printf '\\n{MARK}%s\\n' "${{sum:-no sha256}}"; exit 0 ;;
+esac
+[ ! -h "$2" ] || rm -f -- "$2"
+[ ! -d "$2" ] || {{ rm -f -- "$1"; printf '\\n{MARK}%s\\n' "a folder of that name is there"; exit 0; }}
+mv -f -- "$1" "$2" && printf '\\n{MARK}%s\\n' stored"""
 
 # arguments: folder. Answers: free bytes.
 FREE = f"""df -Pk "$1" | awk 'NR == 2 {{ printf "\\n{MARK}%.0f\\n", $4 * 1024 }}'"""
 
-# arguments: folder, file for the process id, program and its arguments.
-START = """cd "$1" || exit 1
-echo $$ > "$2"
-shift 2
-exec "$@\""""
+# arguments: folder, file for the process id, program and its arguments. What follows the mark is the program's.
+# The program leads a process group, so that its children can be ended with it; dropbear does not see to that.
+START = f"""cd "$1" || exit 1
+shift
+run='echo $$ > "$1" || exit 1; shift; printf "\\n{MARK}started\\n"; exec "$@"'
+group=
+{{ read -r stat < /proc/$$/stat; }} 2> /dev/null && stat=${{stat##*) ? }} && group=${{stat#* }} && group=${{group%% *}}
+if [ "${{group:-$$}}" != $$ ] && command -v setsid > /dev/null; then
+  exec setsid sh -c "$run" sh "$@"
+fi
+eval "$run\""""
 
 # arguments: file with the process id. Its group where it leads one, and itself.
 KILL = """pid=$(cat "$1") || exit 0
 kill -9 "-$pid" 2>/dev/null || kill -9 "$pid" 2>/dev/null
 exit 0"""
 
-# arguments: folder.
-REMOVE = """rm -rf -- "$1\""""
+# arguments: folder. Ends the programs that still run in it, and removes it.
+REMOVE = """for file in "$1"/.pid-*; do
+  [ -f "$file" ] && pid=$(cat "$file") && [ "/proc/$pid/cwd" -ef "$1" ] || continue
+  kill -9 "-$pid" 2>/dev/null || kill -9 "$pid" 2>/dev/null
+done
+rm -rf -- "$1\""""
 
 
 def command(script: str, *arguments: str) -> str:
-    """The command line that runs a script whatever the login shell is; the arguments reach it as they are."""
-    return shlex.join(["exec", "sh", "-c", script, "sh", *arguments])
+    """The command line that runs a script whatever the login shell is; the arguments reach it as they are.
+
+    Printable ASCII without a quote, a backslash (but for the escapes of `printf %b`), a newline or a !, between single
+    quotes: sh, zsh, fish and csh read that alike. Raises UsageError where an argument has a NUL in it.
+    """
+    if any("\0" in argument for argument in arguments):
+        raise UsageError("an argument of a program cannot have a NUL in it")
+    text = f"set -- {shlex.join(arguments)}\n{script}"
+    encoded = "".join(
+        chr(byte) if 0x20 <= byte < 0x7F and byte not in b"\\'!" else f"\\0{byte:03o}"
+        for byte in text.encode("utf-8", "surrogateescape")
+    )
+    return f"exec sh -c 'eval \"$(printf %b \"$1\")\"' sh '{encoded}'"
 
 
 def answers(output: bytes) -> Sequence[str]:
     """The marked lines of a script's output."""
-    lines = output.decode("utf-8", "replace").splitlines()
-    return [line[len(MARK) :] for line in lines if line.startswith(MARK)]
+    lines = output.decode("utf-8", "surrogateescape").split("\n")
+    return [line[len(MARK) :].rstrip("\r") for line in lines if line.startswith(MARK)]

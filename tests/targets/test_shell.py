@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from edgeprune.errors import UsageError
 from edgeprune.targets import shell
 
-SHELLS = [path for name in ("sh", "dash", "bash", "busybox") if (path := shutil.which(name))]
+SHELLS = [path for name in ("dash", "bash", "busybox", "mksh") if (path := shutil.which(name))]
+WORDS = [
+    "",
+    "a b",
+    "'",
+    '"',
+    "$HOME",
+    "$(touch pwned)",
+    "`touch pwned`",
+    "; touch pwned",
+    "&",
+    "*",
+    "~",
+    "#",
+    "-n",
+    "--",
+]
+WORDS += ["\\", "\\\\n", "\\0101", "it\\'s", "!x", "!!", "%s", "ä€", "a\tb", "\x01\x7f", "{a,b}", "^x", "\udcff"]
 CONTENT = bytes(range(256)) * 100
 
 
@@ -35,22 +55,62 @@ def test_folder_and_first_interpreter(path: str, tmp_path: Path, monkeypatch: py
     assert len(run(path, shell.OPEN, "no-such-python")) == 1
 
 
+@pytest.fixture(params=[True, False], ids=["sha256sum", "no-sha256sum"])
+def tools(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    for name in ("cat", "mv", "printf", "rm", "wc", *(["sha256sum"] if request.param else [])):
+        (folder / name).symlink_to(str(shutil.which(name)))
+    return folder
+
+
 @pytest.mark.parametrize("path", SHELLS)
-@pytest.mark.parametrize("with_sha256sum", [True, False])
-def test_files_are_checked_and_renamed(path: str, with_sha256sum: bool, tmp_path: Path) -> None:
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    for name in ("cat", "mv", "rm", *(["sha256sum"] if with_sha256sum else [])):
-        (tools / name).symlink_to(str(shutil.which(name)))
+def test_files_are_taken_up_again_checked_and_renamed(path: str, tools: Path, tmp_path: Path) -> None:
     part, whole = tmp_path / "a b.part", tmp_path / "a b"
     digest = hashlib.sha256(CONTENT).hexdigest()
-    stored = run(path, shell.RECEIVE, str(part), str(whole), digest, sys.executable, tools=tools, data=CONTENT)
-    assert stored == ["stored"]
+
+    def check(digest: str) -> list[str]:
+        return run(path, shell.CHECK, str(part), str(whole), digest, sys.executable, tools=tools)
+
+    def state() -> list[str]:
+        return run(path, shell.STATE, str(part), sys.executable, tools=tools)
+
+    assert state() == ["0 -"]
+    run(path, shell.RECEIVE, str(part), "0", tools=tools, data=CONTENT[:1000])
+    assert state() == [f"1000 {hashlib.sha256(CONTENT[:1000]).hexdigest()}"]
+    run(path, shell.RECEIVE, str(part), "1000", tools=tools, data=CONTENT[1000:])
+    assert part.stat().st_mode & 0o777 == 0o600
+    assert check(digest) == ["stored"]
     assert whole.read_bytes() == CONTENT
-    cut = run(path, shell.RECEIVE, str(part), str(whole), digest, sys.executable, tools=tools, data=CONTENT[:-1])
-    assert cut[0].startswith(hashlib.sha256(CONTENT[:-1]).hexdigest())
+    run(path, shell.RECEIVE, str(part), "0", tools=tools, data=CONTENT[:-1])
+    assert check(digest)[0].startswith(hashlib.sha256(CONTENT[:-1]).hexdigest())
     assert whole.read_bytes() == CONTENT
-    assert not part.exists()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a b", "tools"]
+
+
+@pytest.mark.parametrize("path", SHELLS)
+def test_receiver_of_a_broken_link_is_ended(path: str, tmp_path: Path) -> None:
+    """It would go on writing what is still on its way, into what the next one sends."""
+    part = tmp_path / "file.part"
+    argv = [path, *(["sh"] if path.endswith("busybox") else []), "-c", shell.RECEIVE, "sh", str(part), "0"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE) as old:
+        assert old.stdin is not None
+        old.stdin.write(b"begun")
+        old.stdin.flush()
+        end = time.monotonic() + 10
+        while not (part.exists() and part.read_bytes() == b"begun") and time.monotonic() < end:
+            time.sleep(0.01)
+        assert run(path, shell.STATE, str(part), sys.executable) == [f"5 {hashlib.sha256(b'begun').hexdigest()}"]
+        assert old.wait(timeout=10) == -9
+    bystander = subprocess.Popen(["sleep", "1000"])
+    try:
+        (tmp_path / "file.part.pid").write_text(f"{bystander.pid}\n")
+        run(path, shell.STATE, str(part), sys.executable)
+        assert bystander.poll() is None  # a process id of long ago
+    finally:
+        bystander.kill()
+        bystander.wait()
+    assert run(path, shell.STATE, str(tmp_path / "no" / "file.part"), sys.executable) == ["gone"]
 
 
 @pytest.mark.parametrize("path", SHELLS)
@@ -81,8 +141,26 @@ def test_free_space(path: str, tmp_path: Path) -> None:
     assert int(free) == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.05)
 
 
-def test_every_word_survives_the_login_shell() -> None:
-    words = ["a b", "$HOME", "'", "; id", "*", ""]
-    line = shell.command(f'for w in "$@"; do printf \'{shell.MARK}%s\\n\' "$w"; done', *words)
-    done = subprocess.run(["sh", "-c", line], check=True, capture_output=True)
-    assert list(shell.answers(done.stdout)) == words
+LOGIN_SHELLS = [
+    (path, *arguments)
+    for name, *arguments in (["dash"], ["bash"], ["busybox", "sh"], ["mksh"], ["zsh"], ["fish"], ["tcsh"])
+    if (path := shutil.which(name))
+]
+
+
+@pytest.mark.parametrize("login_shell", LOGIN_SHELLS, ids=lambda argv: Path(argv[0]).name)
+def test_every_word_survives_the_login_shell(login_shell: tuple[str, ...], tmp_path: Path) -> None:
+    line = shell.command(f'for w in "$@"; do printf \'{shell.MARK}%s\\n\' "$w"; done', *WORDS)
+    done = subprocess.run([*login_shell, "-c", line], check=True, capture_output=True, cwd=tmp_path)
+    assert list(shell.answers(done.stdout)) == WORDS
+    argv = [sys.executable, "-c", "import json, sys; print(json.dumps(sys.argv[1:]))", *WORDS, "a\nb\n"]
+    line = shell.command(shell.START, str(tmp_path), "pid", *argv)
+    done = subprocess.run([*login_shell, "-c", line], check=True, capture_output=True, cwd=tmp_path)
+    assert json.loads(done.stdout.partition(shell.STARTED)[2]) == [*WORDS, "a\nb\n"]
+    assert [file.name for file in tmp_path.iterdir()] == ["pid"]
+    assert set(line) <= set(map(chr, range(0x20, 0x7F)))
+
+
+def test_nul_is_refused() -> None:
+    with pytest.raises(UsageError, match="NUL"):
+        shell.command("true", "a\0b")

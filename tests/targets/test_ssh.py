@@ -225,7 +225,7 @@ def test_unreachable_hosts_say_so() -> None:
 
 
 def test_something_else_than_ssh_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeprune.targets.ssh._CONNECT_S", 0.5)
+    monkeypatch.setattr("edgeprune.targets.ssh_link._CONNECT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as mute, pytest.raises(TargetError) as caught:
         open_target(f"ssh://me@127.0.0.1:{mute.getsockname()[1]}").__enter__()
     assert caught.value.outcome in {"LOST", "TIMEOUT"}
