@@ -147,6 +147,7 @@ class Session:
             policy={
                 "runtime": policy.runtime,
                 "threads": policy.threads,
+                "cores": policy.cores,
                 "warmup_runs": policy.warmup_runs,
                 "warmup_s": policy.warmup_s,
                 "min_s": policy.min_s,
@@ -159,8 +160,9 @@ class Session:
         )
 
     def _provenance(self, started_at: str, frame: Mapping[str, Any]) -> Provenance:
-        runtime = self.policy.runtime
-        version = (frame.get("latency") or self.runtimes.get(runtime) or {}).get("version", "")
+        timed = frame.get("latency") or {}
+        runtime = timed.get("runtime", self.policy.runtime)
+        version = timed.get("version") or (self.runtimes.get(runtime) or {}).get("version", "")
         return Provenance(
             target=self.target.name,
             profile=self.profile.name,
@@ -170,6 +172,7 @@ class Session:
             threads=self.policy.threads,
             agent_sha256=str(self._hello.get("sha256", "")),
             started_at=started_at,
+            cores=tuple(timed.get("cores", ())),
         )
 
     # --- the link

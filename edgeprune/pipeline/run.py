@@ -193,6 +193,7 @@ def _measured_on(session: Session, device: Mapping[str, Any]) -> dict[str, Any]:
         **device,
         "memory_bytes": session.machine.get("memory_bytes"),
         "threads": session.policy.threads,
+        "cores": session.policy.cores,
         "differences": list(differences(session.profile, session.machine)),
     }
 

@@ -127,7 +127,9 @@ def _measurement_from_json(data: Mapping[str, Any]) -> Measurement:
     return Measurement(
         artifact_sha256=data["artifact_sha256"],
         outcome=Outcome(data["outcome"]),
-        provenance=None if provenance is None else Provenance(**provenance),
+        provenance=None
+        if provenance is None
+        else Provenance(**{**provenance, "cores": tuple(provenance.get("cores", ()))}),
         latency=None if latency is None else Latency(**{**latency, "raw_ms": tuple(latency["raw_ms"])}),
         memory=None if memory is None else Memory(**memory),
         energy=None if energy is None else Energy(**energy),

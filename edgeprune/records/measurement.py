@@ -26,6 +26,7 @@ class Outcome(str, Enum):
     NO_SPACE = "NO_SPACE"
     BUSY = "BUSY"
     NO_RUNTIME = "NO_RUNTIME"
+    NO_CORES = "NO_CORES"  # the policy names cores that the device has not, or does not tell apart
     TIMEOUT = "TIMEOUT"
     CRASHED = "CRASHED"  # a search takes it for a result of a network that it happens to twice in a row
 
@@ -97,6 +98,7 @@ class Provenance:
     agent_sha256: str
     started_at: str  # ISO 8601, UTC
     clock: str = "CLOCK_MONOTONIC_RAW"
+    cores: tuple[int, ...] = ()  # that the worker stayed on; () where the scheduler chose
 
 
 @dataclass(frozen=True, slots=True)

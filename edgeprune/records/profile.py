@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgeprune.records.budget import Budget
 
@@ -66,11 +66,14 @@ class MeasurementPolicy:
     """How an artifact is measured: timed runs go on until the interval of the median is within `ci_share`
     and both `min_s` and `min_runs` are reached, or until `max_s` or `max_runs` is.
 
-    `min_runs` of at least 200 gives an honest p95 (130 runs) with bounds on both sides.
+    `min_runs` of at least 200 gives an honest p95 (130 runs) with bounds on both sides. `runtime` runs the formats that
+    it takes; any other format runs in the first runtime on the device that takes it. `cores` are those that the worker
+    stays on: numbers as the kernel counts them, or "big", those of the highest capacity; () leaves it to the scheduler.
     """
 
     runtime: str = "onnxruntime"
     threads: int = 1
+    cores: tuple[int, ...] | Literal["big"] = ()
     warmup_runs: int = 3
     warmup_s: float = 1.0
     min_s: float = 2.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,26 @@ from edgeprune.records.profile import (
 from edgeprune.records.yaml_reader import Entry, merge, read_document
 
 __all__ = ["PROFILE", "load_profile", "profile_folder", "profile_names"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cores:
+    """Numbers of cores, or "big"."""
+
+    def read(self, entry: Entry) -> tuple[int, ...] | str:
+        if entry.content == "big":
+            return "big"
+        if not isinstance(entry.content, tuple) or not entry.content:
+            raise entry.error(f"expected cores, not {entry.description}", hint="write it like [2, 3], or big")
+        numbers = ListOf(Count(0)).read(entry)
+        if len(set(numbers)) != len(numbers):
+            raise entry.error("a core is named twice", hint="name each core once")
+        return numbers
+
+    def schema(self) -> dict[str, Any]:
+        numbers = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "uniqueItems": True}
+        return {"anyOf": [{"const": "big"}, numbers]}
+
 
 _CORES = Table(
     CoreCluster,
@@ -55,6 +75,7 @@ _MEASUREMENT = Table(
     {
         "runtime": Field(Text("onnxruntime")),
         "threads": Field(Count()),
+        "cores": Field(_Cores(), description='cores to stay on: their numbers, or "big" for those of highest capacity'),
         "warmup_runs": Field(Count(3)),
         "warmup_time": Field(Quantity("duration", "1s"), "warmup_s"),
         "min_time": Field(Quantity("duration"), "min_s"),
@@ -200,6 +221,9 @@ def _check_policy(profile: DeviceProfile, document: Entry) -> None:
         raise refuse(
             "deadline", f"{policy.deadline_s:g}s leaves no time beside the timed runs", f"more than {longest:g}s"
         )
+    if policy.cores != "big" and 0 < len(policy.cores) < policy.threads:
+        cores, threads = len(policy.cores), policy.threads
+        raise refuse("cores", f"{cores} cores for {threads} threads", "one for each thread at least")
     if profile.abstract:
         return
     if profile.core_count is not None and policy.threads > profile.core_count:

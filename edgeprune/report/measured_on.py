@@ -22,6 +22,7 @@ def of_provenance(provenance: Provenance) -> str:
             "runtime": provenance.runtime,
             "runtime_version": provenance.runtime_version,
             "threads": provenance.threads,
+            "cores": provenance.cores,
         }
     )
 
@@ -45,11 +46,19 @@ def _line(data: Mapping[str, Any]) -> str:
     parts = [
         f"{machine} ({', '.join(text for text in about if text)})",
         f"{data.get('runtime')} {data.get('runtime_version') or 'of unknown version'}",
-        _plural(data.get("threads"), "thread"),
+        _plural(data.get("threads"), "thread") + _on_cores(data.get("cores")),
         f"profile {data.get('profile')}",
         f"target {data.get('target')}",
     ]
     return f"measured on: {', '.join(parts)}"
+
+
+def _on_cores(cores: Any) -> str:
+    if not cores:
+        return ""
+    if cores == "big":
+        return " on the big cores"
+    return f" on core{'' if len(cores) == 1 else 's'} {' and '.join(map(str, cores))}"
 
 
 def _plural(count: object, name: str) -> str:

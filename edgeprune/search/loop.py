@@ -30,7 +30,7 @@ __all__ = ["MakeStrategy", "SearchLimits", "search"]
 MakeStrategy = Callable[[Trial], Strategy]  # given the baseline's trial
 
 # Trying again does not help where something is missing on the device.
-_HOPELESS = (Outcome.NO_RUNTIME, Outcome.NO_SPACE)
+_HOPELESS = (Outcome.NO_RUNTIME, Outcome.NO_CORES, Outcome.NO_SPACE)
 
 
 @dataclass(frozen=True, slots=True)

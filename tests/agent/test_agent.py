@@ -38,6 +38,7 @@ POLICY = {
     "max_runs": 1000,
     "ci_share": 0.1,
     "memory_workers": 0,
+    "cores": [],
 }
 
 

@@ -32,6 +32,7 @@ from edgeprune.records.artifact import Artifact, TensorSpec
 from edgeprune.records.figures import figures_of
 from edgeprune.records.measurement import Outcome
 from edgeprune.records.profile import DeviceProfile, MeasurementPolicy, PowerSensor
+from edgeprune.report.measured_on import of_provenance
 from edgeprune.targets.base import Channel, Target
 from edgeprune.targets.local import LocalTarget
 from edgeprune.targets.parse import open_target
@@ -134,6 +135,18 @@ def test_provenance_says_where_it_comes_from(small: Artifact) -> None:
     assert len(found.provenance.agent_sha256) == 64
     assert found.provenance.started_at.endswith("+00:00")
     assert found.artifact_sha256 == small.sha256
+
+
+def test_the_cores_that_were_used_are_in_the_record(small: Artifact) -> None:
+    core = max(os.sched_getaffinity(0))
+    with Session(LocalTarget(), BOARD, policy=dataclasses.replace(QUICK, cores=(core,))) as session:
+        found = session.measure(small)
+    assert found.provenance is not None
+    assert found.provenance.cores == (core,)
+    assert f"1 thread on core {core}, " in of_provenance(found.provenance)
+    with Session(LocalTarget(), BOARD, policy=dataclasses.replace(QUICK, cores=(4711,))) as session:
+        found = session.measure(small)
+    assert (found.outcome, found.latency) == (Outcome.NO_CORES, None)
 
 
 def test_energy_is_missing_with_its_reason(small: Artifact) -> None:

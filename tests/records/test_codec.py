@@ -69,6 +69,7 @@ measurements = st.builds(
         agent_sha256=words,
         started_at=words,
         clock=words,
+        cores=st.lists(st.integers(0, 255)).map(tuple),
     ),
     latency=st.none()
     | st.builds(

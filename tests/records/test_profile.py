@@ -136,6 +136,12 @@ budget: {latency: {p95: 30ms}, peak_memory: 50MiB}
     }
 
 
+@pytest.mark.parametrize(("written", "cores"), [("[2, 3]", (2, 3)), ("big", "big")])
+def test_cores_to_stay_on(tmp_path: Path, written: str, cores: object) -> None:
+    path = write(tmp_path, "board", f"name: board\nmeasurement: {{cores: {written}}}\n")
+    assert load_profile(path).measurement.cores == cores
+
+
 def test_extends_goes_from_file_to_file_and_null_removes(tmp_path: Path) -> None:
     (tmp_path / "bases").mkdir()
     write(
@@ -180,6 +186,11 @@ def test_an_error_in_a_base_is_reported_in_the_base(tmp_path: Path) -> None:
         ("name: x\nram: 512M\n", "2:6", "ram: '512M': 'M' is ambiguous", "512MB or 512MiB"),
         ("name: x\nram: 512ms\n", "2:6", "unknown unit 'ms' for a size", "units: B, kB"),
         ("name: x\nmeasurement:\n  min_time: 2\n", "3:13", "measurement.min_time: 2 is a bare number", '"30ms"'),
+        ("name: x\nmeasurement: {cores: little}\n", "2:22", "expected cores, not ", "write it like [2, 3], or big"),
+        ("name: x\nmeasurement: {cores: []}\n", "2:22", "expected cores, not ", "write it like [2, 3], or big"),
+        ("name: x\nmeasurement: {cores: [1, 1]}\n", "2:22", "a core is named twice", "name each core once"),
+        ("name: x\nmeasurement: {cores: [-1]}\n", "2:23", "-1 is too small", "at least 0"),
+        ("name: x\nmeasurement: {threads: 2, cores: [3]}\n", "2:34", "1 cores for 2 threads", "one for each thread"),
         ("name: x\nmeasurement: {warmup_time: 10ms}\n", "2:28", "10ms is too small", "at least 1s"),
         ("name: x\nmeasurement: {warmup_runs: 1}\n", "2:28", "1 is too small", "at least 3"),
         ("name: x\nmeasurement: {ci_share: 0.02}\n", "2:25", "0.02 is a bare number", '"35%"'),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .frames import OUT_OF_MEMORY, STDERR_TAIL, Frames, OutcomeError, claim_stdout
+from .system import read_text
 
 TASKS = {  # by name, the module with its `NAME_task`
     "installed": "runtimes",
@@ -35,6 +36,37 @@ def use_installed_packages() -> None:
         sys.path.insert(0, str(site))
 
 
+def big_cores(usable: "set[int]", root: Path) -> "set[int]":
+    """Of the usable cores those of the highest capacity, else of the highest clock.
+
+    Linux: Documentation/ABI/testing/sysfs-devices-system-cpu, Documentation/admin-guide/pm/cpufreq.rst.
+    """
+    for name in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):
+        told = {core: read_text(root / "sys/devices/system/cpu/cpu{}".format(core) / name) for core in usable}
+        if all(text.isdigit() for text in told.values()):
+            highest = max(int(text) for text in told.values())
+            return {core for core, text in told.items() if int(text) == highest}
+    how = "name them in the measurement policy, for example cores: [{}]".format(min(usable))
+    raise OutcomeError(
+        "NO_CORES",
+        "which cores are big is not known: the kernel tells neither cpu_capacity nor cpuinfo_max_freq; " + how,
+    )
+
+
+def pin(cores: "Any", root: Path = Path("/")) -> "list[int]":
+    """Stay on the named cores, or on the "big" ones; every thread that is started later does as well."""
+    usable = os.sched_getaffinity(0)
+    chosen = big_cores(usable, root) if cores == "big" else set(cores)
+    absent = sorted(chosen - usable)
+    if absent:
+        message = "no core {} can be used here, only {}; change cores in the measurement policy"
+        raise OutcomeError(
+            "NO_CORES", message.format(*(", ".join(map(str, part)) for part in (absent, sorted(usable))))
+        )
+    os.sched_setaffinity(0, chosen)
+    return sorted(chosen)
+
+
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent ends (prctl PR_SET_PDEATHSIG), however that ends."""
     import ctypes
@@ -58,7 +90,8 @@ def worker_main() -> int:
     except OSError as error:
         print("oom_score_adj:", error, file=sys.stderr)
     try:
-        result = run_task(task, out)
+        cores = pin(task["cores"]) if task.get("cores") else []
+        result = dict(run_task(task, out), cores=cores)
     except OutcomeError as failure:
         out.send(type="failed", outcome=failure.outcome, message=str(failure))
     except Exception as error:
