@@ -20,7 +20,11 @@ __all__ = ["Spec", "check", "create", "names", "resolve", "split"]
 Spec = str | Mapping[str, Any]  # "l1", "l1:members=all,reduce=sum" or {"name": "l1", "members": "all", ...}
 
 _BUILT_IN: dict[str, dict[str, str]] = {
-    "targets": {"local": "edgeprune.targets.local:LocalTarget", "ssh": "edgeprune.targets.ssh:SshTarget"},
+    "targets": {
+        "local": "edgeprune.targets.local:LocalTarget",
+        "ssh": "edgeprune.targets.ssh:SshTarget",
+        "adb": "edgeprune.targets.adb:AdbTarget",
+    },
     "importances": {
         "l1": "edgeprune.importance.magnitude:L1",
         "l2": "edgeprune.importance.magnitude:L2",

@@ -74,7 +74,12 @@ class SshLink:
         """Have the login shell run a command line; raises TargetError."""
         if not self.alive:
             raise TargetError(f"{self.name}: the connection is lost", outcome="LOST")
-        return SshStream(self._transports[-1], line, self.name, _COMMAND_S)
+        try:
+            return SshStream(self._transports[-1], line, self.name, _COMMAND_S)
+        except TargetError as error:
+            if error.outcome == "TIMEOUT":
+                self.disconnect()  # or everything that follows would wait as long
+            raise
 
     def offered_key(self) -> known_hosts.HostKey:
         """The key that the host offers now; nothing is sent to it but the handshake. Raises TargetError."""
