@@ -5,6 +5,7 @@ Everything public is handed on from here, and imported on first use: `import edg
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from types import ModuleType
@@ -87,6 +88,9 @@ __all__ = [
     "verify",
 ]
 
+
+# ONNX Runtime 1.29 and later would leave an identifier in ~/.cache and send usage data.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # These functions have the names of the packages that do the work; such a package is made callable when it is bound.
 _FUNCTIONS = ("export", "measure", "search")

@@ -263,6 +263,7 @@ def golden(request: "dict[str, Any]") -> None:
     if site().is_dir():
         sys.path.insert(0, str(site()))
         sys.dont_write_bytecode = False  # into the site folder: without, each measurement would compile NumPy anew
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # it would leave an identifier in ~/.cache, and send usage data
     try:
         import numpy as np
         import onnxruntime

@@ -19,8 +19,8 @@ DEBIAN_12 = Board(machine="aarch64", bits=64, libc="glibc", libc_version="2.36",
 PROFILE = """
 name: emulated
 extends: aarch64-linux
-soc: none
-measurement: {warmup_time: 100ms, min_time: 100ms, max_time: 3s, min_runs: 20, memory_workers: 1}
+soc: emulated
+measurement: {warmup_time: 1s, min_time: 100ms, max_time: 3s, min_runs: 20, memory_workers: 1}
 """
 
 

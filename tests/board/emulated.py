@@ -17,7 +17,7 @@ _BOOT_S = 240.0
 
 # All that could stay behind: names, modes, sizes and times of the disk, and of the places in memory.
 _LISTING = (
-    r"find / /tmp /run /dev/shm -xdev -not -path /run/sshd.log "
+    r"find / /tmp /run /dev/shm -xdev -not -path '/run/sshd.*' "
     r"\( -type d -printf '%p %m %u\n' -o -printf '%p %m %u %s %T@\n' \) | sort"
 )
 

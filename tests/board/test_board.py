@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import pytest
 
 from edgeprune.agent.bootstrap import Bootstrap
 from edgeprune.targets.parse import open_target
@@ -21,18 +22,16 @@ PROJECT = """
 task: task.py:Small
 device: {profile: emulated.yaml, target: TARGET}
 budget: {peak_memory: 64MiB, size: 60% of dense, accuracy: {max_drop: 5pp}}
-search: {strategy: uniform, round_to: 8, min_width: 8, max_trials: 6}
+search: {strategy: uniform, round_to: 16, min_width: 16, max_trials: 6}
 recovery: {epochs: 2}
 """
 
 
-def test_a_bare_board_is_equipped_and_left_as_it_was(
+def test_a_bare_board_is_equipped_without_network(
     board: EmulatedBoard, wheelhouse: Path, cli: Cli, profile: Path, small_onnx: Path
 ) -> None:
     if board.equipped:
-        assert cli("device", "remove", board.url())[0] == 0
-        board.equipped = False
-    assert board.listing() == board.before
+        pytest.skip("the board is equipped already")
     assert board.sh("python3 -c 'import numpy' 2>&1 || true; command -v pip || true", "pi").endswith("'numpy'\n")
     offline = "import socket; socket.create_connection(('10.0.2.3', 53), 2)"
     assert "Error" in board.sh(f'python3 -c "{offline}" 2>&1 || true', "pi")
@@ -43,29 +42,24 @@ def test_a_bare_board_is_equipped_and_left_as_it_was(
     assert [name for name, finding in findings.items() if finding["state"] == "failed"] == ["runtime"], out
     assert findings["runtime"]["fix"].startswith("edgeprune device setup ssh://pi@127.0.0.1:")
     assert "No module named 'numpy'" in findings["runtime"]["message"]
-    code, _, err = cli("measure", small_onnx, "--target", board.url(), "--profile", profile)
-    assert (code, "NO_RUNTIME" in err or "onnxruntime" in err) == (3, True)
-    board.wait_until_clean()
+    code, out, err = cli("measure", small_onnx, "--target", board.url(), "--profile", profile, "--json")
+    assert (code, json.loads(out)["outcome"]) == (3, "NO_RUNTIME"), out + err
+    assert board.left_behind() == []
     assert board.listing() == board.before  # looking and failing leave nothing
 
     code, out, err = cli("device", "setup", board.url(), "--wheelhouse", wheelhouse, "--json")
     assert code == 0, err
+    board.equipped = True
     done = json.loads(out)
     assert (done["runtime"], done["version"], done["installed_now"]) == ("onnxruntime", VERSION, True)
     assert done["board"] == "aarch64 (64-bit userland), glibc 2.36, cpython 3.11"
     assert done["golden_error"] <= 1e-4
     assert "sending" in err
-    assert board.sh("stat -c '%a %U' /home/pi/.cache/edgeprune; ls /home/pi/.cache/edgeprune") == (
-        "700 pi\nsite-cpython-311\n"
+    assert board.sh("stat -c '%a %U' /home/pi/.cache/edgeprune; ls /home/pi/.cache/edgeprune /home/pi/.cache") == (
+        "700 pi\n/home/pi/.cache:\nedgeprune\n\n/home/pi/.cache/edgeprune:\nsite-cpython-311\n"
     )
     code, out, err = cli("device", "setup", board.url(), "--wheelhouse", wheelhouse, "--json")
     assert (code, json.loads(out)["installed_now"], "sending" in err) == (0, False, False)
-
-    code, out, _ = cli("device", "remove", board.url(), "--json")
-    assert (code, json.loads(out)["removed"]) == (0, True)
-    assert board.left_behind() == []
-    assert board.listing() == board.before
-    assert "nothing to remove" in cli("device", "remove", board.url())[1]
 
 
 def test_the_runtime_is_found_and_healthy(equipped: EmulatedBoard, cli: Cli, profile: Path) -> None:
@@ -76,7 +70,8 @@ def test_the_runtime_is_found_and_healthy(equipped: EmulatedBoard, cli: Cli, pro
     code, out, _ = cli("device", "check", equipped.url(), "--json")
     findings = json.loads(out)["findings"]
     assert code == 0
-    assert [f["name"] for f in findings] == ["reachable", "lock", "runtime", "space", "clock", "heat", "swap", "load"]
+    names = [finding["name"] for finding in findings]
+    assert names == ["reachable", "lock", "runtime", "space", "clock", "heat", "swap", "load"]
     assert {f["state"] for f in findings if f["name"] != "load"} == {"ok"}
 
 

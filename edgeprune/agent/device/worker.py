@@ -27,6 +27,11 @@ def run_task(task: "dict[str, Any]", out: Frames) -> "dict[str, Any]":
     return dict(getattr(module, name + "_task")(task, out))
 
 
+def silence_telemetry() -> None:
+    """ONNX Runtime 1.29 and later would write an identifier to the disk, start a thread, and send usage data."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
 def use_installed_packages() -> None:
     """What `edgeprune device setup` installed for this kind of interpreter comes first."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
@@ -84,6 +89,7 @@ def worker_main() -> int:
     out = claim_stdout()
     task = json.loads(sys.stdin.readline())
     die_with_parent(task["parent"])
+    silence_telemetry()
     use_installed_packages()
     try:
         Path("/proc/self/oom_score_adj").write_text("1000")  # the kernel shall take this process, and no other
