@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["energy_missing", "failed", "measurement", "memory"]
 
 _LOAD_SHARE = 0.5  # of the processors in use by others before the start
+_NO_SPLIT = "no sample came near the peak, or the kernel does not tell RssAnon (Linux 4.5): peak_memory is not split"
+_SEEN_SHARE, _SEEN_BYTES = 0.05, 1 << 20  # that the highest sample of the memory may lie below the peak
 
 
 def failed(
@@ -72,7 +74,12 @@ def measurement(
     workers = frame.get("memory") or []
     if not workers:
         missing.setdefault("peak_memory", "the measurement policy asks for no memory workers")
-    warnings = _warnings(conditions, workers, cpus)
+    used = memory(workers) if workers else None
+    if used is not None and used.anonymous_peak_bytes is None:
+        missing["peak_memory.anonymous"] = missing["peak_memory.file"] = _NO_SPLIT
+    warnings = _warnings(conditions, cpus)
+    if used is not None:
+        warnings += _memory_warnings(used, workers)
     if not latency.converged:
         warnings.append(
             f"the interval of the median is still {median_share(latency):.1%} wide after {latency.samples} runs"
@@ -82,7 +89,7 @@ def measurement(
         outcome=outcome,
         provenance=provenance,
         latency=latency,
-        memory=memory(workers) if workers else None,
+        memory=used,
         missing=missing,
         conditions={**conditions, "memory_workers": workers},
         warnings=tuple(warnings),
@@ -91,17 +98,49 @@ def measurement(
 
 
 def memory(workers: Sequence[Mapping[str, Any]]) -> Memory:
-    """Figures of pairs of workers, one idle and one with the model: medians of the growth, its spread as the noise."""
-    growth = [worker["peak"] - worker["idle"]["peak"] for worker in workers]
+    """Figures of pairs of workers, one idle and one with the model."""
+    idle = [worker["idle_worker"] for worker in workers]
+    growth = [_growth(worker) for worker in workers]
     inference = [worker["inference"] for worker in workers]
+    splits = [split for worker in workers if (split := _split(worker)) is not None]
+    mapped = [worker["nvmap"] for worker in workers if "nvmap" in worker]
+    stages = [worker[stage] for worker in (*workers, *idle) for stage in ("base", "loaded", "ran", "sampled")]
     return Memory(
         model_peak_bytes=max(0, round(standard.median(growth))),
-        process_peak_bytes=max(worker["peak"] for worker in workers),
-        idle_bytes=round(standard.median(worker["idle"]["peak"] for worker in workers)),
-        noise_bytes=max(growth) - min(growth),
+        process_peak_bytes=max(max(worker["idle"]["peak"], worker["peak"]) for worker in workers),
+        idle_bytes=round(standard.median(worker["base"]["resident"] for worker in workers)),
+        noise_bytes=max(
+            max(growth) - min(growth),
+            *(max(0, worker["growth"] or 0) for worker in idle),
+            *(worker["rounding"] for worker in (*workers, *idle)),
+        ),
         workers=len(workers),
         inference_peak_bytes=None if None in inference else max(0, round(standard.median(inference))),
+        anonymous_peak_bytes=round(standard.median(split[0] for split in splits)) if splits else None,
+        file_peak_bytes=round(standard.median(split[1] for split in splits)) if splits else None,
+        swapped_bytes=max(stage.get("swapped", 0) for stage in stages),
+        nvmap_peak_bytes=max(0, round(standard.median(entry["growth"] for entry in mapped))) if mapped else None,
+        nvmap_scope=mapped[0]["scope"] if mapped else "",
     )
+
+
+def _growth(worker: Mapping[str, Any]) -> int:
+    """Of the peak, over the same worker before it loaded the model; over another one where the peak cannot be reset."""
+    if worker["growth"] is not None:
+        return int(worker["growth"])
+    return int(worker["peak"] - worker["idle_worker"]["peak"])
+
+
+def _split(worker: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Anonymous and file-backed growth at the highest sample; None where none came near the peak, or none is told."""
+    base = worker["base"]
+    stages = [worker[name] for name in ("sampled", "loaded", "ran") if "anonymous" in worker[name]]
+    if not stages or "anonymous" not in base:
+        return None
+    highest = max(stages, key=lambda stage: int(stage["resident"]))
+    if worker["peak"] - highest["resident"] > max(_SEEN_SHARE * _growth(worker), _SEEN_BYTES):
+        return None
+    return int(highest["anonymous"] - base["anonymous"]), int(highest["file"] - base["file"])
 
 
 def energy_missing(profile: DeviceProfile) -> str:
@@ -115,7 +154,26 @@ def energy_missing(profile: DeviceProfile) -> str:
     return f"no power sensor is read by this version of edgeprune; the profile {profile.name!r} names {names}"
 
 
-def _warnings(conditions: Mapping[str, Any], workers: Sequence[Mapping[str, Any]], cpus: int) -> list[str]:
+def _memory_warnings(used: Memory, workers: Sequence[Mapping[str, Any]]) -> list[str]:
+    warnings = []
+    if used.swapped_bytes:
+        warnings.append(
+            f"{used.swapped_bytes} bytes of a worker were swapped out: its peak memory is understated by as much; "
+            "turn swap off (swapoff -a) or free memory, and measure again"
+        )
+    if not all(worker["reset"] for worker in workers):
+        warnings.append(
+            "the kernel does not reset VmHWM (clear_refs): the model's peak is over that of an idle worker's import, "
+            "and may be understated"
+        )
+    if used.nvmap_scope == "device":
+        warnings.append(
+            "the growth of NvMapMemUsed is that of all processes of the device; as root, the worker's own is told"
+        )
+    return warnings
+
+
+def _warnings(conditions: Mapping[str, Any], cpus: int) -> list[str]:
     before, after = conditions.get("before", {}), conditions.get("after", {})
     warnings = []
     load = before.get("load") or [0.0]
@@ -126,8 +184,6 @@ def _warnings(conditions: Mapping[str, Any], workers: Sequence[Mapping[str, Any]
         warnings.append(f"the clock is not held (governor {', '.join(slow)}); 'performance' gives steadier figures")
     if (after.get("swap_used_bytes") or 0) > (before.get("swap_used_bytes") or 0) + (1 << 20):
         warnings.append("the device swapped during the measurement")
-    if any(worker.get("ran", {}).get("swapped", 0) for worker in workers):
-        warnings.append("part of the worker was swapped out: its peak memory is understated")
     if (after.get("throttle_count") or 0) > (before.get("throttle_count") or 0):
         warnings.append("the processor throttled for heat during the measurement (thermal_throttle counts)")
     return warnings

@@ -215,6 +215,7 @@ _READERS: dict[str, Callable[[Mapping[str, Any]], Record]] = {
     TRIAL_SCHEMA: trial_from_json,
     candidate.SCHEMA: _candidate_from_json,
     measurement.SCHEMA: _measurement_from_json,
+    "edgeprune.measurement/1": _measurement_from_json,
     CHECK_SCHEMA: _check_from_json,
     result.SCHEMA: _result_from_json,
 }

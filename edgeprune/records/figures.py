@@ -59,8 +59,9 @@ def figures_of(measurement: Measurement | None, artifact: Artifact | None, accur
         reason = measurement.missing.get("latency", "not measured")
         figures |= {name: Figure(None, missing=reason) for name in _LATENCY_FIGURES}
     if measurement.memory is not None:
-        peak = float(measurement.memory.model_peak_bytes)
-        figures["peak_memory"] = Figure(peak, peak + measurement.memory.noise_bytes)
+        memory = measurement.memory
+        peak = float(memory.model_peak_bytes + (memory.nvmap_peak_bytes or 0))
+        figures["peak_memory"] = Figure(peak, peak + memory.noise_bytes + memory.swapped_bytes)
     else:
         figures["peak_memory"] = Figure(None, missing=measurement.missing.get("peak_memory", "not measured"))
     if measurement.energy is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 __all__ = ["SCHEMA", "Energy", "Latency", "Measurement", "Memory", "Outcome", "Provenance"]
 
-SCHEMA = "edgeprune.measurement/1"
+SCHEMA = "edgeprune.measurement/2"  # 1: without the later fields of Memory and Provenance
 
 
 class Outcome(str, Enum):
@@ -60,10 +60,13 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Peak memory in bytes, from fresh worker processes (`VmHWM`).
+    """Peak memory in bytes, from fresh worker processes (`VmHWM`), medians over them; the allocator is left as it is.
 
-    `model_peak_bytes`: growth of the peak over the idle worker with its runtime loaded and no model;
-    `process_peak_bytes`: peak of the whole worker; `noise_bytes`: spread (max - min) of the model peak between workers.
+    `model_peak_bytes`: growth of the peak from the idle worker, with its runtime loaded and no model, until the model
+    was loaded and has run; `process_peak_bytes`: peak of the whole worker. `noise_bytes` is the largest of: spread
+    (max - min) of the model peak between workers, growth of workers that loaded no model, rounding of the kernel's
+    counters. `anonymous_peak_bytes` and `file_peak_bytes` split the growth at the highest sample (2 ms apart) into
+    memory that only swapping frees, and pages of files (libraries, mapped weights), which the kernel can drop.
     """
 
     model_peak_bytes: int
@@ -72,6 +75,11 @@ class Memory:
     noise_bytes: int
     workers: int
     inference_peak_bytes: int | None = None  # growth after load, where the peak can be reset
+    anonymous_peak_bytes: int | None = None
+    file_peak_bytes: int | None = None
+    swapped_bytes: int = 0  # the most that a worker had swapped out: the peaks are understated by so much
+    nvmap_peak_bytes: int | None = None  # growth of the memory that a Jetson's graphics processor maps
+    nvmap_scope: str = ""  # "process", or "device" where other processes count as well
 
 
 @dataclass(frozen=True, slots=True)

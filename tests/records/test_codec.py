@@ -96,6 +96,11 @@ measurements = st.builds(
         noise_bytes=sizes,
         workers=sizes,
         inference_peak_bytes=st.none() | sizes,
+        anonymous_peak_bytes=st.none() | sizes,
+        file_peak_bytes=st.none() | sizes,
+        swapped_bytes=sizes,
+        nvmap_peak_bytes=st.none() | sizes,
+        nvmap_scope=words,
     ),
     energy=st.none() | st.builds(Energy, gross_mj=numbers, net_mj=numbers, sensor=words, scope=words, samples=sizes),
     missing=st.dictionaries(words, words, max_size=2),
@@ -143,6 +148,19 @@ def round_trip(record: codec.Record) -> codec.Record:
 @given(st.one_of(candidates, trials, measurements, results()))
 def test_a_record_survives_the_round_trip(record: codec.Record) -> None:
     assert round_trip(record) == record
+
+
+def test_a_measurement_of_the_first_schema_is_still_read() -> None:
+    memory = {"model_peak_bytes": 5, "process_peak_bytes": 9, "idle_bytes": 4, "noise_bytes": 1, "workers": 3}
+    provenance = {"target": "local", "profile": "host", "machine": {}, "runtime": "onnxruntime"}
+    provenance |= {"runtime_version": "1.20.1", "threads": 1, "agent_sha256": "", "started_at": "", "clock": "x"}
+    data = codec.to_json(Measurement("0" * 64, Outcome.OK, None)) | {"schema": "edgeprune.measurement/1"}
+    found = codec.from_json(data | {"memory": memory | {"inference_peak_bytes": 2}, "provenance": provenance})
+    assert isinstance(found, Measurement)
+    assert found.memory == Memory(5, 9, 4, 1, 3, inference_peak_bytes=2)
+    assert found.memory.anonymous_peak_bytes is None
+    assert found.provenance is not None
+    assert found.provenance.cores == ()
 
 
 @settings(deadline=None)

@@ -45,6 +45,12 @@ def test_all_figures_of_a_trial() -> None:
     }
 
 
+def test_peak_memory_counts_what_was_swapped_out_and_what_the_graphics_processor_maps() -> None:
+    memory = replace(MEASUREMENT.memory, swapped_bytes=40, nvmap_peak_bytes=1000, nvmap_scope="process")
+    figures = figures_of(replace(MEASUREMENT, memory=memory), None, None)
+    assert figures["peak_memory"] == Figure(6000.0, 6340.0)
+
+
 def test_energy_is_net_of_idle() -> None:
     energy = Energy(gross_mj=5.0, net_mj=3.0, sensor="rapl", scope="soc", samples=100)
     assert figures_of(replace(MEASUREMENT, energy=energy, missing={}), None, None)["energy"] == Figure(3.0, 3.0)

@@ -103,9 +103,9 @@ class Agent:
         memory = []
         try:
             for _ in range(task["memory_workers"]):
-                idle = run_pass(dict(task, task="memory", idle=True), deadline, beat).result()
-                used = run_pass(dict(task, task="memory", idle=False), deadline, beat).result()
-                memory.append(dict(used, idle=idle["idle"]))
+                idle = run_pass(dict(task, task="memory", idle=True), deadline, beat, self.root).result()
+                used = run_pass(dict(task, task="memory", idle=False), deadline, beat, self.root).result()
+                memory.append(dict(used, idle_worker=idle))
         except OutcomeError as failure:
             if failure.outcome != "NO_VMHWM":
                 raise

@@ -12,6 +12,9 @@ from typing import Any
 
 from .conditions import out_of_memory_kills
 from .frames import HEARTBEAT_S, OUT_OF_MEMORY, STDERR_TAIL, OutcomeError
+from .memory import Sampler
+
+SAMPLE_S = 0.002  # between two looks at the memory of a worker
 
 
 class Pass:
@@ -19,7 +22,7 @@ class Pass:
 
     running = False
 
-    def __init__(self, task: "dict[str, Any]") -> None:
+    def __init__(self, task: "dict[str, Any]", root: Path) -> None:
         self.kills_before = out_of_memory_kills()
         self.frame = None  # type: Any
         self.samples = []  # type: list[list[int]]
@@ -30,6 +33,7 @@ class Pass:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
         )
+        self.sampler = Sampler(self.process.pid, root) if task["task"] == "memory" else None
         self.stdout, self.stderr = self.process.stdout, self.process.stderr  # type: Any, Any
         stdin = self.process.stdin  # type: Any
         try:
@@ -50,6 +54,8 @@ class Pass:
             frame = json.loads(line.decode())
             if frame["type"] == "samples":
                 self.samples.append(frame["ns"])
+            elif frame["type"] == "stage" and self.sampler is not None:
+                self.sampler.start()
             else:
                 self.frame = frame
         return bool(data)
@@ -64,7 +70,8 @@ class Pass:
     def result(self) -> "Any":
         """What the worker found; raises OutcomeError with the outcome that its end stands for."""
         if self.frame is not None and self.frame["type"] == "done":
-            return self.frame["result"]
+            sampled = {} if self.sampler is None else self.sampler.result()
+            return dict(self.frame["result"], **sampled)
         if self.frame is not None:
             raise OutcomeError(self.frame["outcome"], self.frame["message"])
         code = self.process.returncode
@@ -81,9 +88,10 @@ class Pass:
         raise OutcomeError("CRASHED", "the worker ended with {}{}".format(ending, ": " + text if text else ""))
 
 
-def run_pass(task: "dict[str, Any]", deadline: float, beat: "Any") -> Pass:
-    """A worker to its end; `beat()` is called every HEARTBEAT_S. Raises OutcomeError."""
-    worker = Pass(task)
+def run_pass(task: "dict[str, Any]", deadline: float, beat: "Any", root: Path = Path("/")) -> Pass:
+    """A worker to its end; `beat()` is called every HEARTBEAT_S or more often. Raises OutcomeError."""
+    worker = Pass(task, root)
+    pause = HEARTBEAT_S if worker.sampler is None else SAMPLE_S
     try:
         streams = [worker.stdout, worker.stderr]
         while streams:
@@ -92,7 +100,9 @@ def run_pass(task: "dict[str, Any]", deadline: float, beat: "Any") -> Pass:
                 raise OutcomeError("TIMEOUT", "the {} pass did not end within the deadline".format(task["task"]))
             if left <= 0:
                 break
-            ready = select.select(streams, [], [], min(left, HEARTBEAT_S))[0]
+            ready = select.select(streams, [], [], min(left, pause))[0]
+            if worker.sampler is not None:
+                worker.sampler.sample()
             streams = [stream for stream in streams if stream not in ready or worker.take(stream)]
             if worker.frame is not None:
                 deadline = min(deadline, time.monotonic() + 5)  # to shut down; the result is already here
