@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprune import atomic
 from edgeprune.errors import UsageError
 from edgeprune.export import manifest
+from edgeprune.export.attention import in_four_dimensions
 from edgeprune.export.base import batched, resized
 from edgeprune.records.artifact import Artifact
 
@@ -60,7 +61,7 @@ class OnnxExporter:
         try:
             module.eval()
             with _quiet(), torch.no_grad():
-                program = _program(module, example_inputs, batch_dynamic)
+                program = in_four_dimensions(_program(module, example_inputs, batch_dynamic))
                 exported = torch.onnx.export(
                     program,
                     dynamo=True,
@@ -69,6 +70,8 @@ class OnnxExporter:
                     input_names=input_names or None,
                     output_names=output_names or None,
                 )
+        except UsageError:
+            raise
         except Exception as error:
             raise UsageError(
                 f"the model cannot be exported to ONNX: {_first_line(error)}",
@@ -132,8 +135,19 @@ def _program(module: nn.Module, example_inputs: tuple[Tensor, ...], batch_dynami
 
     if not batch_dynamic:
         return torch.export.export(module, example_inputs, strict=False)
-    shapes = tuple({0: torch.export.Dim.AUTO} if carries else None for carries in batched(example_inputs))
-    return torch.export.export(module, resized(example_inputs, 2), dynamic_shapes=shapes, strict=False)
+    from torch.fx.experimental.symbolic_shapes import is_concrete_int
+
+    carried = batched(example_inputs)
+    shapes = tuple({0: torch.export.Dim.AUTO} if carries else None for carries in carried)
+    program = torch.export.export(module, resized(example_inputs, 2), dynamic_shapes=shapes, strict=False)
+    inputs = [node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
+    rows = [node.meta["val"].shape[0] for node, carries in zip(inputs, carried, strict=False) if carries]
+    if any(is_concrete_int(size) for size in rows):
+        raise UsageError(
+            "the model computes with one batch size alone, a file for any batch cannot be written",
+            hint="look for a size in its forward that is a number where the batch, x.shape[0], is meant",
+        )
+    return program
 
 
 @contextlib.contextmanager

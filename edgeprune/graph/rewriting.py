@@ -108,6 +108,8 @@ def _slice(edit: Edit) -> None:
     if kept is None:
         return
     start, end = (_bound(edit.call.get(name), default, size) for name, default in (("start", 0), ("end", size)))
+    if (start, end) == (0, size):
+        return  # all of it, whatever its size: the batch may take part in it
     before = int(kept[:start].sum())
     edit.set("start", before)
     edit.set("end", before + int(kept[start:end].sum()))
