@@ -55,7 +55,8 @@ def make(folder: Path, name: str, variant: str) -> Path:
     path = folder / f"{name}.{variant}.onnx"
     if not path.exists():
         torch.manual_seed(0)
-        model = _model(name)
+        # Scaled dot-product attention came with opset 14; as matrix products it is there in 11.
+        model = _model(name, fused_attention=VARIANTS[variant]["opset_version"] >= 14)
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             options = dict(VARIANTS[variant])
@@ -63,7 +64,7 @@ def make(folder: Path, name: str, variant: str) -> Path:
     return path
 
 
-def _model(name: str) -> torch.nn.Module:
+def _model(name: str, *, fused_attention: bool) -> torch.nn.Module:
     # torchvision beside a CPU torch of another build wants two operators to exist, and never calls them.
     library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     with contextlib.suppress(RuntimeError):
@@ -71,8 +72,10 @@ def _model(name: str) -> torch.nn.Module:
         library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
     _LIBRARIES.append(library)
     import timm
+    import timm.layers
     import torchvision
 
+    timm.layers.set_fused_attn(fused_attention)
     if name in timm.list_models():
         model: torch.nn.Module = timm.create_model(name, pretrained=False)
     else:
