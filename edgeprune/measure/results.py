@@ -107,11 +107,11 @@ def memory(workers: Sequence[Mapping[str, Any]]) -> Memory:
     stages = [worker[stage] for worker in (*workers, *idle) for stage in ("base", "loaded", "ran", "sampled")]
     return Memory(
         model_peak_bytes=max(0, round(standard.median(growth))),
-        process_peak_bytes=max(max(worker["idle"]["peak"], worker["peak"]) for worker in workers),
+        process_peak_bytes=max(max(worker["idle"]["peak"], _peak(worker)) for worker in workers),
         idle_bytes=round(standard.median(worker["base"]["resident"] for worker in workers)),
         noise_bytes=max(
             max(growth) - min(growth),
-            *(max(0, worker["growth"] or 0) for worker in idle),
+            *(max(0, _peak(worker) - worker["base"]["resident"]) for worker in idle),
             *(worker["rounding"] for worker in (*workers, *idle)),
         ),
         workers=len(workers),
@@ -126,9 +126,14 @@ def memory(workers: Sequence[Mapping[str, Any]]) -> Memory:
 
 def _growth(worker: Mapping[str, Any]) -> int:
     """Of the peak, over the same worker before it loaded the model; over another one where the peak cannot be reset."""
-    if worker["growth"] is not None:
-        return int(worker["growth"])
-    return int(worker["peak"] - worker["idle_worker"]["peak"])
+    if worker["reset"]:
+        return _peak(worker) - int(worker["base"]["resident"])
+    return _peak(worker) - int(worker["idle_worker"]["peak"])
+
+
+def _peak(worker: Mapping[str, Any]) -> int:
+    """VmHWM, or a sample where that was higher: the kernel notes a passing peak by counters that lag."""
+    return max(int(worker["peak"]), int(worker["sampled"].get("resident", 0)))
 
 
 def _split(worker: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -138,7 +143,7 @@ def _split(worker: Mapping[str, Any]) -> tuple[int, int] | None:
     if not stages or "anonymous" not in base:
         return None
     highest = max(stages, key=lambda stage: int(stage["resident"]))
-    if worker["peak"] - highest["resident"] > max(_SEEN_SHARE * _growth(worker), _SEEN_BYTES):
+    if _peak(worker) - highest["resident"] > max(_SEEN_SHARE * _growth(worker), _SEEN_BYTES):
         return None
     return int(highest["anonymous"] - base["anonymous"]), int(highest["file"] - base["file"])
 

@@ -415,7 +415,7 @@ def test_killed_agent_takes_its_worker_along(start: Any, model: Path) -> None:
 
 
 def test_silence_ends_the_agent(start: Any, lock: Path) -> None:
-    agent = start("--idle-s", "1")
+    agent = start("--idle-s", "3")
     agent.hear("hello")
     assert agent.process.wait(timeout=20) is not None
     assert not lock.exists()

@@ -50,7 +50,7 @@ def chains(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Memory]:
 def test_anonymous_growth_is_the_weights_and_what_the_runtime_adds(chains: dict[int, Memory]) -> None:
     grown = chains[10].anonymous_peak_bytes
     assert grown is not None
-    assert WEIGHTS <= grown <= 1.6 * WEIGHTS  # the arena grows in steps of powers of two
+    assert WEIGHTS <= grown <= 2 * WEIGHTS  # the arena grows in steps of powers of two
 
 
 def test_growth_splits_into_anonymous_and_file_backed(chains: dict[int, Memory]) -> None:
@@ -65,7 +65,7 @@ def test_growth_splits_into_anonymous_and_file_backed(chains: dict[int, Memory])
 
 def test_the_difference_of_two_models_is_the_difference_of_their_weights(chains: dict[int, Memory]) -> None:
     grown = chains[10].model_peak_bytes - chains[1].model_peak_bytes
-    assert 0.9 * WEIGHTS <= grown <= 1.6 * 0.9 * WEIGHTS
+    assert 0.9 * WEIGHTS <= grown <= 2 * WEIGHTS
 
 
 def test_noise_is_measured_and_small(chains: dict[int, Memory]) -> None:
@@ -129,7 +129,7 @@ sys.stdin.readline()
     assert 63 * MIB <= highest["anonymous"] - before["anonymous"] <= 66 * MIB
     assert 31 * MIB <= highest["file"] - before["file"] <= 34 * MIB
     assert after["resident"] < highest["resident"] - 60 * MIB
-    assert after["peak"] >= highest["resident"]
+    assert after["peak"] >= highest["resident"] - MIB
     assert memory_of(str(child.pid)) == {}  # it has ended
 
 

@@ -13,15 +13,15 @@ MIB = 1 << 20
 def worker(**changes: Any) -> dict[str, Any]:
     base = {"peak": 100 * MIB, "resident": 100 * MIB, "anonymous": 40 * MIB, "file": 60 * MIB, "swapped": 0}
     high = {**base, "peak": 150 * MIB, "resident": 150 * MIB, "anonymous": 85 * MIB, "file": 65 * MIB}
-    idle = {"base": base, "loaded": base, "ran": base, "sampled": base, "growth": 8192, "rounding": 4096}
-    idle |= {"peak": 100 * MIB, "reset": True}
+    idle = {"base": base, "loaded": base, "ran": base, "sampled": base, "rounding": 4096}
+    idle |= {"peak": 100 * MIB + 8192, "reset": True}
     used = {"idle": base, "base": base, "loaded": high, "ran": high, "sampled": high, "reset": True, "rounding": 4096}
-    used |= {"peak": 150 * MIB, "growth": 50 * MIB, "inference": 3 * MIB, "idle_worker": idle}
+    used |= {"peak": 150 * MIB, "inference": 3 * MIB, "idle_worker": idle}
     return {**used, **changes}
 
 
 def test_figures_are_medians_and_the_noise_is_the_largest_seen() -> None:
-    found = memory([worker(), worker(growth=51 * MIB, peak=151 * MIB), worker(growth=50 * MIB + 4096)])
+    found = memory([worker(), worker(peak=151 * MIB), worker(peak=150 * MIB + 4096)])
     assert found.model_peak_bytes == 50 * MIB + 4096
     assert (found.anonymous_peak_bytes, found.file_peak_bytes) == (45 * MIB, 5 * MIB)
     assert (found.process_peak_bytes, found.idle_bytes, found.workers) == (151 * MIB, 100 * MIB, 3)
@@ -31,14 +31,19 @@ def test_figures_are_medians_and_the_noise_is_the_largest_seen() -> None:
 
 
 def test_a_peak_that_no_sample_saw_is_not_split() -> None:
-    found = memory([worker(peak=170 * MIB, growth=70 * MIB)])
+    found = memory([worker(peak=170 * MIB)])
     assert (found.anonymous_peak_bytes, found.file_peak_bytes) == (None, None)
     assert found.model_peak_bytes == 70 * MIB
 
 
 def test_without_reset_the_growth_is_over_the_idle_worker() -> None:
-    found = memory([worker(growth=None, inference=None, reset=False)])
-    assert (found.model_peak_bytes, found.inference_peak_bytes) == (50 * MIB, None)
+    found = memory([worker(inference=None, reset=False)])
+    assert (found.model_peak_bytes, found.inference_peak_bytes) == (50 * MIB - 8192, None)
+
+
+def test_a_sample_above_the_noted_peak_counts() -> None:
+    sampled = {**worker()["sampled"], "resident": 152 * MIB}
+    assert memory([worker(sampled=sampled)]).model_peak_bytes == 52 * MIB
 
 
 def test_swapped_memory_is_told() -> None:
@@ -69,7 +74,7 @@ def test_what_makes_a_memory_figure_doubtful_is_warned_of() -> None:
     assert record(worker()).warnings == ()
     (warning,) = record(worker(ran=swapped)).warnings
     assert warning.startswith("4096 bytes of a worker were swapped out")
-    (warning,) = record(worker(reset=False, growth=None, inference=None)).warnings
+    (warning,) = record(worker(reset=False, inference=None)).warnings
     assert "may be understated" in warning
     (warning,) = record(worker(nvmap={"growth": 0, "scope": "device"})).warnings
     assert "all processes of the device" in warning
@@ -77,6 +82,6 @@ def test_what_makes_a_memory_figure_doubtful_is_warned_of() -> None:
 
 
 def test_a_missing_split_says_why() -> None:
-    found = record(worker(peak=170 * MIB, growth=70 * MIB))
+    found = record(worker(peak=170 * MIB))
     assert "no sample came near the peak" in found.missing["peak_memory.anonymous"]
     assert "peak_memory.anonymous" not in record(worker()).missing

@@ -63,12 +63,15 @@ class Sampler:
         self.start()
 
     def start(self) -> None:
-        """From now on."""
+        """Forget what was before."""
+        self.ended = False
         self.highest = {}  # type: dict[str, int]
         self.nvmap = nvmap_used(self.process, self.root)
         self.nvmap_highest = self.nvmap
 
     def sample(self) -> None:
+        if self.ended:
+            return
         now = memory_of(self.process, self.root)
         if now.get("resident", 0) > self.highest.get("resident", 0):
             self.highest = now
@@ -103,6 +106,7 @@ def memory_task(task: "dict[str, Any]", out: Frames) -> "dict[str, Any]":
     for _ in range(RUNS):
         run()
     ran = memory_of()
+    out.send(type="stage", stage="end")
     peak = max(loaded["peak"], ran["peak"])
     return {
         "idle": idle,
@@ -112,6 +116,5 @@ def memory_task(task: "dict[str, Any]", out: Frames) -> "dict[str, Any]":
         "reset": reset,
         "rounding": max(error, rounding()),
         "peak": peak,
-        "growth": peak - base["resident"] if reset else None,
         "inference": ran["peak"] - before["resident"] if reset else None,
     }

@@ -55,7 +55,10 @@ class Pass:
             if frame["type"] == "samples":
                 self.samples.append(frame["ns"])
             elif frame["type"] == "stage" and self.sampler is not None:
-                self.sampler.start()
+                if frame["stage"] == "load":
+                    self.sampler.start()
+                else:
+                    self.sampler.ended = True
             else:
                 self.frame = frame
         return bool(data)

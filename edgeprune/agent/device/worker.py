@@ -96,8 +96,8 @@ def worker_main() -> int:
     except OSError as error:
         print("oom_score_adj:", error, file=sys.stderr)
     try:
-        cores = pin(task["cores"]) if task.get("cores") else []
-        result = dict(run_task(task, out), cores=cores)
+        pinned = {"cores": pin(task["cores"])} if task.get("cores") else {}
+        result = dict(run_task(task, out), **pinned)
     except OutcomeError as failure:
         out.send(type="failed", outcome=failure.outcome, message=str(failure))
     except Exception as error:
