@@ -123,8 +123,10 @@ class RemoteTarget:
         output = b""
         try:
             stream.end_input()
-            while len(output) < _NOISE_LIMIT and (data := stream.receive(max(0.0, end - time.monotonic()))):
+            while data := stream.receive(max(0.0, end - time.monotonic())):
                 output += data
+                if len(output) > _NOISE_LIMIT:
+                    raise _noisy(self.name)
             code = stream.status(max(0.0, end - time.monotonic()))
             said = stream.diagnostics.strip() or output.decode("utf-8", "replace").strip()
         finally:
@@ -196,11 +198,7 @@ class RemoteChannel:
                 if after:
                     return after
             elif len(before) > _NOISE_LIMIT:
-                raise TargetError(
-                    f"{self._name}: the login shell prints without end",
-                    hint="let its start-up files print nothing where they are not interactive",
-                    outcome="LOST",
-                )
+                raise _noisy(self._name)
 
     def status(self, timeout_s: float) -> int:
         """The exit status; raises TargetError (TIMEOUT, LOST)."""
@@ -221,9 +219,19 @@ class RemoteChannel:
             self._stream.status(max(0.0, end - time.monotonic()))
         except CannotMeasureError:
             self._kill()
+            with contextlib.suppress(CannotMeasureError):  # dropbear may die of a channel that is closed before its end
+                self._stream.status(_PATIENCE_S)
         self._stream.close()
 
     @property
     def diagnostics(self) -> str:
         """The end of stderr."""
         return self._stream.diagnostics
+
+
+def _noisy(name: str) -> TargetError:
+    return TargetError(
+        f"{name}: the login shell prints without end",
+        hint="let its start-up files print nothing where they are not interactive",
+        outcome="LOST",
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,14 @@ class SshLink:
             known = {entry.key.algorithm for entry in listed}
             # As OpenSSH: ask first for a kind of key that is known, or a host with several kinds looks changed.
             options.key_types = tuple(sorted(options.key_types, key=lambda kind: _key_kind(kind) not in known))
-            transport.start_client(timeout=_CONNECT_S)
-            key = transport.get_remote_server_key()
+            end = time.monotonic() + _CONNECT_S
+            try:
+                transport.start_client(timeout=_CONNECT_S + 1)
+                key = transport.get_remote_server_key()
+            except paramiko.SSHException:
+                if time.monotonic() < end:
+                    raise
+                raise TimeoutError from None  # paramiko does not say that this is why
         return known_hosts.HostKey(key.get_name(), key.asbytes())
 
     def _socket(self, route: Route, depth: int) -> Any:
