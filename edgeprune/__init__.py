@@ -89,7 +89,7 @@ __all__ = [
 ]
 
 
-# ONNX Runtime 1.29 and later would leave an identifier in ~/.cache and send usage data.
+# Recent versions of ONNX Runtime would leave an identifier in ~/.cache and send usage data.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # These functions have the names of the packages that do the work; such a package is made callable when it is bound.

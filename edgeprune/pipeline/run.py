@@ -25,6 +25,7 @@ from edgeprune import atomic, registry
 from edgeprune.errors import StorageError, UsageError
 from edgeprune.measure.session import Session
 from edgeprune.pipeline import baseline
+from edgeprune.pipeline.device_check import refuse_unhealthy
 from edgeprune.pipeline.run_checks import (
     check_same_device,
     check_same_task,
@@ -82,6 +83,7 @@ def run(
     with ExitStack() as stack:
         session = stack.enter_context(Session(target_of(project), profile, progress=progress, wait_s=_WAIT_S))
         _check_device(session, progress)
+        refuse_unhealthy(session, progress)
         with progress.step("loading the model"):
             model = task.model().eval()
         example_inputs = task.example_inputs()

@@ -12,7 +12,17 @@ from pathlib import Path
 from urllib.parse import quote
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "emulated-board"
-_TOOLS = ("qemu-system-aarch64", "mmdebstrap", "mkfs.ext4", "depmod", "modprobe", "cpio", "ssh-keygen", "ssh")
+_TOOLS = (
+    "qemu-system-aarch64",
+    "mmdebstrap",
+    "mkfs.ext4",
+    "depmod",
+    "modprobe",
+    "cpio",
+    "ssh-keygen",
+    "ssh",
+    "setpriv",
+)
 _BOOT_S = 240.0
 
 # All that could stay behind: names, modes, sizes and times of the disk, and of the places in memory.
@@ -26,7 +36,7 @@ def missing() -> str:
     """Why no board can be emulated here, or ""."""
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     names = [name for name in _TOOLS if shutil.which(name, path=path) is None]
-    packages = "qemu-system-arm mmdebstrap e2fsprogs kmod cpio openssh-client"
+    packages = "qemu-system-arm mmdebstrap e2fsprogs kmod cpio openssh-client util-linux"
     return f"{', '.join(names)} missing (Debian: {packages})" if names else ""
 
 
@@ -46,7 +56,10 @@ class EmulatedBoard:
             subprocess.run([SCRIPT, "build"], check=True, stdout=subprocess.DEVNULL)
             with (self.folder / "log").open("wb") as log:
                 self._process = subprocess.Popen(
-                    [SCRIPT, "start", self.folder], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                    ["setpriv", "--pdeathsig", "KILL", SCRIPT, "start", self.folder],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
                 )
             self._await_ready(1)
             self.port = int((self.folder / "port").read_text())
