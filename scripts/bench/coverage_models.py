@@ -37,6 +37,10 @@ def build(name: str) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
     """The model (evaluation mode) and its example inputs (batch 1)."""
     library, _, model = name.partition("/")
     made, inputs = {"torchvision": _torchvision, "timm": _timm, "transformers": _transformers}[library](model)
+    for module in made.modules():  # a layer of zeros, as some heads begin with, would hide every error before it
+        weight = getattr(module, "weight", None)
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d) and weight is not None and not weight.any():
+            torch.nn.init.normal_(module.weight, std=0.02)
     return made.eval(), inputs
 
 
