@@ -28,7 +28,7 @@ def run_task(task: "dict[str, Any]", out: Frames) -> "dict[str, Any]":
 
 
 def silence_telemetry() -> None:
-    """ONNX Runtime 1.29 and later would write an identifier to the disk, start a thread, and send usage data."""
+    """Recent versions of ONNX Runtime would write an identifier to the disk, start a thread, and send usage data."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 
