@@ -59,25 +59,25 @@ class Board:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeWheels:
-    """Where a runtime is published as wheels (November 2026). `driven` says why edgeprune cannot use it, or ""."""
+    """Where a runtime is published as wheels (November 2026). `not_installed` says why edgeprune does not install it, or ""."""
 
     distribution: str
     glibc: tuple[str, ...]
     musl: tuple[str, ...]
     oldest_python: tuple[int, int]
     newest_python: tuple[int, int] | None = None
-    undriven: str = ""
+    not_installed: str = ""
 
 
-_LATER = "edgeprune does not measure with it yet"
+_LATER = "edgeprune has no test network to prove it with yet: pip install it there yourself"
 RUNTIMES = {
     "onnxruntime": RuntimeWheels("onnxruntime", ("x86_64", "aarch64"), (), (3, 6)),
-    "ai-edge-litert": RuntimeWheels("ai-edge-litert", ("x86_64", "aarch64"), (), (3, 9), undriven=_LATER),
+    "ai-edge-litert": RuntimeWheels("ai-edge-litert", ("x86_64", "aarch64"), (), (3, 9), not_installed=_LATER),
     "tflite-runtime": RuntimeWheels(
-        "tflite-runtime", ("x86_64", "aarch64", "armv7l"), (), (3, 5), (3, 11), undriven=_LATER
+        "tflite-runtime", ("x86_64", "aarch64", "armv7l"), (), (3, 5), (3, 11), not_installed=_LATER
     ),
     "ncnn": RuntimeWheels(
-        "ncnn", ("x86_64", "i686", "aarch64", "armv7l"), ("x86_64", "i686", "aarch64"), (3, 5), undriven=_LATER
+        "ncnn", ("x86_64", "i686", "aarch64", "armv7l"), ("x86_64", "i686", "aarch64"), (3, 5), not_installed=_LATER
     ),
 }
 
@@ -93,7 +93,7 @@ class Wheel:
 
 
 def choose_runtime(board: Board, wanted: str | None = None) -> str:
-    """The first runtime with wheels for the board that edgeprune can drive, or the wanted one.
+    """The first runtime with wheels for the board that edgeprune installs, or the wanted one.
 
     Raises TargetError (NO_RUNTIME) with the reason of each; UsageError where `wanted` is not known.
     """
@@ -132,7 +132,7 @@ def why_not(board: Board, runtime: RuntimeWheels) -> str:
         return f"no wheels for Python {version}, which is older than {'.'.join(map(str, runtime.oldest_python))}"
     if runtime.newest_python and board.python > runtime.newest_python:
         return f"no wheels for Python {version}, only up to {'.'.join(map(str, runtime.newest_python))}"
-    return runtime.undriven
+    return runtime.not_installed
 
 
 def platform_tags(board: Board) -> list[str]:

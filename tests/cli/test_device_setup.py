@@ -116,7 +116,7 @@ def test_the_check_of_a_device_out_of_reach(capsys: pytest.CaptureFixture[str], 
     [
         (["--runtime", "onnxruntime>1"], 2, "is not a runtime"),
         (["--runtime", "tensorflow"], 2, "not a runtime that can be installed"),
-        (["--runtime", "ncnn"], 3, "edgeprune does not measure with it yet"),
+        (["--runtime", "ncnn"], 3, "edgeprune has no test network to prove it with yet"),
         (["--wheelhouse", "none"], 2, "no such folder"),
     ],
 )
