@@ -23,7 +23,7 @@ import pytest
 
 from edgeprune.agent.bundle import SOURCES, agent_bytes, agent_sha256, write_agent
 from edgeprune.agent.device.conditions import conditions, throttle_reason
-from edgeprune.agent.device.latency import median_settled
+from edgeprune.agent.device.intervals import median_settled
 from edgeprune.agent.device.system import machine
 from tests.onnx_models import chain_of_matmuls
 

@@ -7,11 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .conditions import conditions, cooling_states, throttle_reason
-from .frames import HEARTBEAT_S, PROTOCOL, Frames, OutcomeError
+from .conditions import conditions, hottest, wait_until_cool
+from .energy import energy_pass
+from .frames import PROTOCOL, Frames, OutcomeError
 from .passes import run_pass
 from .runtimes import RUNTIMES, absent
 from .system import machine
+from .watch import Watch
 
 
 class Agent:
@@ -41,16 +43,16 @@ class Agent:
             pid=os.getpid(),
             machine=machine(self.root),
             runtimes=runtimes,
-            requests=["measure", "outputs", "probe", "ping", "bye"],
+            requests=["measure", "compare", "outputs", "probe", "ping", "bye"],
         )
 
     def answer(self, request: "dict[str, Any]") -> None:
         name, number = request.get("request"), request.get("id")
         if name == "probe":
             self.out.send(type="result", id=number, machine=machine(self.root), conditions=conditions(self.root))
-        elif name in ("measure", "outputs"):
+        elif name in ("measure", "compare", "outputs"):
             try:
-                answer = self.measure(request) if name == "measure" else self.outputs(request)
+                answer = self.outputs(request) if name == "outputs" else self.when_cool(getattr(self, name), request)
                 self.out.send(type="result", id=number, **answer)
             except OutcomeError as failure:
                 after = conditions(self.root)
@@ -78,44 +80,59 @@ class Agent:
             if self.folder is not None and (self.folder / Path(name).name).exists():
                 (self.folder / Path(name).name).unlink()
 
+    def when_cool(self, attempt: "Any", request: "dict[str, Any]") -> "dict[str, Any]":
+        """The attempt, once the device is cool enough; again after cooling where it throttled, as the policy says."""
+        policy = request["policy"]
+        below_c, longest_s = policy.get("start_below_c"), policy.get("cool_down_s", 0.0)
+        throttled = []
+        for left in range(policy.get("throttle_retries", 0), -1, -1):
+            hot = wait_until_cool(self.root, below_c, longest_s, Watch(self.out, self.root, request["id"], "").cooling)
+            if below_c is None:
+                below_c = hottest(self.root)  # what it was before the first attempt
+            try:
+                answer = dict(attempt(request))
+            except OutcomeError as failure:
+                if failure.outcome != "THROTTLED" or not left:
+                    raise
+                throttled.append(str(failure))
+            else:
+                answer["conditions"] = dict(answer["conditions"], hot_start=hot, throttled_attempts=throttled)
+                return answer
+        raise AssertionError("the last attempt returns or raises")
+
     def measure(self, request: "dict[str, Any]") -> "dict[str, Any]":
-        """Latency in one worker, memory in several; samples go out in lines of their own."""
+        """Latency in one worker, memory in several; samples go out in lines of their own.
+
+        A `sustained` measurement is of a device that may throttle: what is seen of that is told, and is no failure.
+        """
         self.discard(request.get("discard", []))  # artifacts that the host does not expect here any more
         deadline = time.monotonic() + request["deadline_s"]
-        started = last = time.monotonic()
-        cooling = {}  # type: dict[str, int]
-        stage = "latency"
-
-        def beat() -> None:
-            nonlocal last
-            now = time.monotonic()
-            if now - last >= HEARTBEAT_S:
-                last = now
-                for name, state in cooling_states(self.root).items():
-                    cooling[name] = max(state, cooling.get(name, 0))
-                self.out.send(type="heartbeat", id=request["id"], stage=stage, elapsed_s=now - started)
-
-        before = conditions(self.root)
+        sustained = bool(request.get("sustained"))
+        watch = Watch(self.out, self.root, request["id"], "latency")
         task = dict(request["policy"], model=request["model"], inputs=request["inputs"], seed=request["seed"])
-        timed = run_pass(dict(task, task="latency"), deadline, beat)
-        stage = "memory"
+        timed = run_pass(dict(task, task="latency"), deadline, watch.beat_with_trace if sustained else watch.beat)
+        watch.stage = "memory"
         missing = {}
         memory = []
         try:
             for _ in range(task["memory_workers"]):
-                idle = run_pass(dict(task, task="memory", idle=True), deadline, beat, self.root).result()
-                used = run_pass(dict(task, task="memory", idle=False), deadline, beat, self.root).result()
+                idle = run_pass(dict(task, task="memory", idle=True), deadline, watch.beat, self.root).result()
+                used = run_pass(dict(task, task="memory", idle=False), deadline, watch.beat, self.root).result()
                 memory.append(dict(used, idle_worker=idle))
         except OutcomeError as failure:
             if failure.outcome != "NO_VMHWM":
                 raise
             missing["peak_memory"] = str(failure)
-        after = conditions(self.root)
-        for name, state in after["cooling"].items():
-            cooling[name] = max(state, cooling.get(name, 0))
-        throttled = throttle_reason(before, after, cooling)
-        if throttled:
+        watch.stage = "energy"
+        energy, power = {}, []  # type: dict[str, Any], list[dict[str, Any]]
+        if task.get("energy"):
+            until = max(deadline, time.monotonic()) + task["energy"]["deadline_s"]
+            energy, power = energy_pass(task, until, watch.beat_with_clock, self.root)
+        throttled = watch.end()
+        if throttled and not sustained:
             raise OutcomeError("THROTTLED", throttled)
+        for part in power:
+            self.out.send(type="power", id=request["id"], **part)
         for chunk in timed.samples:
             self.out.send(type="samples", id=request["id"], ns=chunk)
         return {
@@ -123,5 +140,22 @@ class Agent:
             "latency": timed.result(),
             "memory": memory,
             "missing": missing,
-            "conditions": {"before": before, "after": after},
+            "trace": watch.trace,
+            "energy": energy,
+            "conditions": watch.conditions(),
         }
+
+    def compare(self, request: "dict[str, Any]") -> "dict[str, Any]":
+        """Two models in turn, in several fresh workers: where a process happens to lie in memory moves its latency."""
+        self.discard(request.get("discard", []))
+        deadline = time.monotonic() + request["deadline_s"]
+        watch = Watch(self.out, self.root, request["id"], "compare")
+        found = []
+        for number in range(request["workers"]):
+            seed = request["seed"] + number
+            task = dict(request["policy"], task="compare", arms=request["arms"], seed=seed)
+            found.append(run_pass(task, deadline, watch.beat).result())
+        throttled = watch.end()
+        if throttled:
+            raise OutcomeError("THROTTLED", throttled)
+        return {"outcome": "OK", "workers": found, "conditions": watch.conditions()}

@@ -1,13 +1,15 @@
-"""The latency pass: warm up, then time single runs."""
+"""The latency pass: warm up until runs get no faster, then time single runs until their median is known."""
 
 import array
 import gc
-import math
 import time
-from typing import Any
+from typing import Any, Callable
 
 from .frames import CHUNK, Frames
+from .intervals import median_settled
 from .runtimes import load_runtime
+
+WARMUP_LIMIT = 10  # times the asked warm-up: what is not flat by then is timed as it is, and said to be so
 
 
 def clock_ns() -> int:
@@ -17,43 +19,73 @@ def clock_ns() -> int:
     return int(time.clock_gettime(time.CLOCK_MONOTONIC_RAW) * 1e9)
 
 
-def median_settled(samples: "array.array[int]", share: float) -> bool:
-    """True where the 95 % interval of the median (order statistics, normal approximation) is within `share` of it."""
-    count = len(samples)
-    rank = int((count - 1.96 * math.sqrt(count)) / 2)
-    if rank < 1:
-        return False
-    ordered = sorted(samples)
-    median = ordered[count // 2]
-    return max(ordered[count - rank] - median, median - ordered[rank - 1]) <= share * median
+def timed_block(run: "Callable[[], object]", seconds: float, runs: int, clock: "Callable[[], int]") -> "list[int]":
+    """Single runs, at least `runs` of them, until the time has passed."""
+    start = clock()
+    samples = []  # type: list[int]
+    end = start
+    while len(samples) < runs or end - start < seconds * 1e9:
+        begin = clock()
+        run()
+        end = clock()
+        samples.append(end - begin)
+    return samples
+
+
+def warm_up(
+    run: "Callable[[], object]", task: "dict[str, Any]", clock: "Callable[[], int]" = clock_ns
+) -> "tuple[int, bool]":
+    """Run until the median of a block is no longer below that of the block before; how many runs, and whether it is.
+
+    At least `warmup_runs` and `warmup_s`. "Below" is by more than half of the share that the median is wanted to.
+    """
+    start = clock()
+    before = timed_block(run, task["warmup_s"] / 2, (task["warmup_runs"] + 1) // 2, clock)
+    count = len(before)
+    while True:
+        block = timed_block(run, task["warmup_s"] / 2, max(3, task["warmup_runs"] // 2), clock)
+        count += len(block)
+        if middle(block) >= middle(before) * (1 - task["ci_share"] / 2):
+            return count, True
+        if clock() - start >= WARMUP_LIMIT * task["warmup_s"] * 1e9:
+            return count, False
+        before = block
+
+
+def middle(samples: "list[int]") -> int:
+    """The (upper) median."""
+    return sorted(samples)[len(samples) // 2]
+
+
+def time_runs(
+    run: "Callable[[], object]", task: "dict[str, Any]", clock: "Callable[[], int]" = clock_ns
+) -> "tuple[array.array[int], bool]":
+    """The samples in ns, and whether their median came to be known within `ci_share` before a cap."""
+    samples = array.array("q")
+    next_check = task["min_runs"]
+    start = clock()
+    while True:
+        begin = clock()
+        run()
+        end = clock()
+        samples.append(end - begin)
+        count, elapsed_s = len(samples), (end - start) / 1e9
+        capped = count >= task["max_runs"] or elapsed_s >= task["max_s"]
+        if capped or (count >= next_check and elapsed_s >= task["min_s"]):
+            settled = median_settled(samples, task["ci_share"])
+            if settled or capped:
+                return samples, settled
+            next_check = count + max(10, count // 10)
 
 
 def latency_task(task: "dict[str, Any]", out: Frames) -> "dict[str, Any]":
     """Warm up, then time single runs until the median is known well enough, or to a cap."""
     runtime = load_runtime(task)
     run = runtime.load(task)
-    warmup, start = 0, clock_ns()
-    while warmup < task["warmup_runs"] or clock_ns() - start < task["warmup_s"] * 1e9:
-        run()
-        warmup += 1
-    samples = array.array("q")
-    next_check = task["min_runs"]
-    converged = False
+    warmup, flat = warm_up(run, task)
     gc.collect()
     gc.disable()
-    start = clock_ns()
-    while not converged:
-        begin = clock_ns()
-        run()
-        end = clock_ns()
-        samples.append(end - begin)
-        count, elapsed_s = len(samples), (end - start) / 1e9
-        capped = count >= task["max_runs"] or elapsed_s >= task["max_s"]
-        if capped or (count >= next_check and elapsed_s >= task["min_s"]):
-            converged = median_settled(samples, task["ci_share"])
-            next_check = count + max(10, count // 10)
-        if capped:
-            break
+    samples, converged = time_runs(run, task)
     gc.enable()
     for first in range(0, len(samples), CHUNK):
         out.send(type="samples", ns=samples[first : first + CHUNK].tolist())
@@ -61,6 +93,7 @@ def latency_task(task: "dict[str, Any]", out: Frames) -> "dict[str, Any]":
         "runtime": runtime.name,
         "version": runtime.version,
         "warmup_runs": warmup,
+        "warm": flat,
         "converged": converged,
         "runs": len(samples),
     }

@@ -15,7 +15,9 @@ TASKS = {  # by name, the module with its `NAME_task`
     "installed": "runtimes",
     "runtime": "runtimes",
     "latency": "latency",
+    "compare": "compare",
     "memory": "memory",
+    "energy": "energy",
     "outputs": "outputs",
 }
 
