@@ -59,7 +59,7 @@ class Board:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeWheels:
-    """Where a runtime is published as wheels (November 2026). `not_installed` says why edgeprune does not install it, or ""."""
+    """Where a runtime is published as wheels (November 2026). `not_installed`: why edgeprune leaves it out."""
 
     distribution: str
     glibc: tuple[str, ...]
