@@ -41,6 +41,10 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "uniform": "edgeprune.search.uniform:Uniform",
         "greedy": "edgeprune.search.greedy:Greedy",
     },
+    "power_sensors": {
+        "csv": "edgeprune.measure.meters:CsvMeter",
+        "command": "edgeprune.measure.meters:CommandMeter",
+    },
     "exporters": {"onnx": "edgeprune.export.onnx:OnnxExporter"},
 }
 

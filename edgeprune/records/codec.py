@@ -132,13 +132,21 @@ def _measurement_from_json(data: Mapping[str, Any]) -> Measurement:
         else Provenance(**{**provenance, "cores": tuple(provenance.get("cores", ()))}),
         latency=None if latency is None else Latency(**{**latency, "raw_ms": tuple(latency["raw_ms"])}),
         memory=None if memory is None else Memory(**memory),
-        energy=None if energy is None else Energy(**energy),
+        energy=None if energy is None else _energy_from_json(energy),
         missing=dict(data["missing"]),
         conditions=dict(data["conditions"]),
         warnings=tuple(data["warnings"]),
         message=data["message"],
         seconds=data["seconds"],
     )
+
+
+def _energy_from_json(data: Mapping[str, Any]) -> Energy:
+    known = dict(data)
+    for name in ("rails", "raw"):
+        known[name] = tuple(tuple(v) if isinstance(v, list) else v for v in known.get(name, ()))
+    known["windows"] = {name: (begin, end) for name, (begin, end) in known.get("windows", {}).items()}
+    return Energy(**known)
 
 
 def _check_to_json(check: BudgetCheck) -> dict[str, Any]:

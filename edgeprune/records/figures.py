@@ -65,7 +65,7 @@ def figures_of(measurement: Measurement | None, artifact: Artifact | None, accur
     else:
         figures["peak_memory"] = Figure(None, missing=measurement.missing.get("peak_memory", "not measured"))
     if measurement.energy is not None:
-        figures["energy"] = Figure(measurement.energy.net_mj, measurement.energy.net_mj)
+        figures["energy"] = Figure(measurement.energy.net_mj, measurement.energy.net_upper_mj)
     else:
         figures["energy"] = Figure(None, missing=measurement.missing.get("energy", "not measured"))
     return figures

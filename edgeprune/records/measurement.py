@@ -84,13 +84,33 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """Per inference, in millijoules, as read from a sensor."""
+    """Per inference, in millijoules, as read from a sensor. `net_mj` is `gross_mj` less what the idle device draws.
+
+    The bounds are those of 95 % confidence, from blocks of the run and, for net, from the idle before and after it;
+    they say nothing of the sensor's own accuracy. None where the blocks give no interval.
+    """
 
     gross_mj: float
     net_mj: float
     sensor: str
-    scope: str
-    samples: int
+    scope: str  # "board", "module", "soc", "rails": what the sensor sees
+    samples: int  # while inferences ran
+    rails: tuple[str, ...] = ()  # that were added up
+    note: str = ""  # what the sensor does not see
+    rate_hz: float = 0.0  # as achieved
+    runs: int = 0
+    seconds: float = 0.0
+    latency_ms: float = 0.0  # mean of the same runs
+    idle_w: float = 0.0  # with the model loaded, mean of before and after
+    idle_change: float = 0.0  # between before and after, as a share
+    gross_lower_mj: float | None = None
+    gross_upper_mj: float | None = None
+    net_lower_mj: float | None = None
+    net_upper_mj: float | None = None
+    failed: Mapping[str, int] = field(default_factory=dict)  # readings by error: "EAGAIN" -> 3
+    quantity: str = "power"  # of `raw`: "power" in W, or "energy" in J since the first reading
+    raw: tuple[tuple[float, float], ...] = ()  # (s since the first sample, value), rests included
+    windows: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # "before", "load", "after", in s as `raw`
 
 
 @dataclass(frozen=True, slots=True)

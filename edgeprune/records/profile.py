@@ -19,6 +19,7 @@ from typing import Any, Literal
 from edgeprune.records.budget import Budget
 
 __all__ = [
+    "DEVICE_SENSORS",
     "SCHEMA",
     "CoreCluster",
     "DeviceProfile",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 SCHEMA = "edgeprune.profile/1"
+DEVICE_SENSORS = ("hwmon", "powercap", "vcgencmd", "iio", "battery")  # kinds that the agent reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,12 @@ class PowerSensor:
     """A sensor that the board has, and what its reading covers."""
 
     name: str  # "ina3221", "rapl", "pmic"
-    kind: str  # how it is read: "hwmon", "powercap", "vcgencmd", "iio"
+    kind: str  # how the device reads it: "hwmon", "powercap", "vcgencmd", "iio", "battery"; or a meter at the host
     scope: str  # "board", "module", "soc", "rails"
     rails: tuple[str, ...] = ()
     note: str = ""
+    total: str = ""  # the rail that feeds the others: it alone is counted
+    source: str = ""  # which of several chips: a part of its path; what a meter is to read: "meter.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,15 @@ class MeasurementPolicy:
     max_runs: int = 20_000
     ci_share: float = 0.02
     memory_workers: int = 3
-    deadline_s: float = 180.0  # of the whole measurement, all passes together
+    deadline_s: float = 180.0  # of the whole measurement, all passes together but that of energy
+    energy: bool | Literal["auto"] = "auto"  # "auto": where a budget limits it, or it is asked for
+    energy_min_s: float = 10.0  # of load, and of rest before and after it
+    energy_min_samples: int = 100  # in each of these
+    energy_rate_hz: float = 10.0
+    energy_settle_s: float = 1.0
+    start_below_c: float | None = None  # wait until the processor is no hotter
+    cool_down_s: float = 120.0  # how long to wait for that, and after throttling
+    throttle_retries: int = 1
 
 
 @dataclass(frozen=True, slots=True)

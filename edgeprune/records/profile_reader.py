@@ -8,11 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from edgeprune import registry
 from edgeprune.errors import ConfigError, did_you_mean
 from edgeprune.records import host
 from edgeprune.records.budget_field import BudgetLimits
-from edgeprune.records.fields import Boolean, Choice, Count, Field, ListOf, MapOf, Quantity, Share, Table, Text
+from edgeprune.records.fields import Boolean, Choice, Count, Field, ListOf, MapOf, Number, Quantity, Share, Table, Text
 from edgeprune.records.profile import (
+    DEVICE_SENSORS,
     SCHEMA,
     CoreCluster,
     DeviceProfile,
@@ -44,6 +46,31 @@ class _Cores:
         return {"anyOf": [{"const": "big"}, numbers]}
 
 
+@dataclass(frozen=True, slots=True)
+class _SensorKind:
+    """How the device reads a sensor, or the name of a meter that the host reads."""
+
+    def read(self, entry: Entry) -> str:
+        return str(self._choice().read(entry))
+
+    def schema(self) -> dict[str, Any]:
+        return self._choice().schema()
+
+    def _choice(self) -> Choice:
+        return Choice((*DEVICE_SENSORS, *registry.names("power_sensors")))
+
+
+@dataclass(frozen=True, slots=True)
+class _YesNoAuto:
+    """True, False or "auto"."""
+
+    def read(self, entry: Entry) -> bool | str:
+        return "auto" if entry.content == "auto" else Boolean().read(entry)
+
+    def schema(self) -> dict[str, Any]:
+        return {"enum": [True, False, "auto"]}
+
+
 _CORES = Table(
     CoreCluster,
     {
@@ -56,10 +83,12 @@ _POWER_SENSOR = Table(
     PowerSensor,
     {
         "name": Field(Text("ina3221"), required=True),
-        "kind": Field(Choice(("hwmon", "powercap", "vcgencmd", "iio")), required=True),
+        "kind": Field(_SensorKind(), required=True),
         "scope": Field(Choice(("board", "module", "soc", "rails")), required=True),
         "rails": Field(ListOf(Text("VDD_IN"))),
         "note": Field(Text()),
+        "total": Field(Text("VDD_IN"), description="the rail that feeds the others: it alone is counted"),
+        "source": Field(Text(), description="which of several chips: a part of its path; or what a meter is to read"),
     },
 )
 _THROTTLE_SOURCE = Table(
@@ -84,7 +113,13 @@ _MEASUREMENT = Table(
         "max_runs": Field(Count(10)),
         "ci_share": Field(Share(), description="width of the median's confidence interval at which timed runs end"),
         "memory_workers": Field(Count()),
-        "deadline": Field(Quantity("duration"), "deadline_s", description="of the whole measurement"),
+        "deadline": Field(Quantity("duration"), "deadline_s", description="of the whole measurement but energy"),
+        "energy": Field(_YesNoAuto(), description="auto: where a budget limits it, or it is asked for"),
+        "energy_min_time": Field(Quantity("duration"), "energy_min_s", description="of load, and of rest around it"),
+        "energy_min_samples": Field(Count(10), description="of the sensor in each of these times"),
+        "start_below": Field(Number(above=True), "start_below_c", description="wait until it is no hotter (°C)"),
+        "cool_down": Field(Quantity("duration"), "cool_down_s", description="how long to wait for that"),
+        "throttle_retries": Field(Count(0), description="how often to measure again, after cooling"),
     },
 )
 PROFILE = Table(

@@ -52,8 +52,8 @@ def test_peak_memory_counts_what_was_swapped_out_and_what_the_graphics_processor
 
 
 def test_energy_is_net_of_idle() -> None:
-    energy = Energy(gross_mj=5.0, net_mj=3.0, sensor="rapl", scope="soc", samples=100)
-    assert figures_of(replace(MEASUREMENT, energy=energy, missing={}), None, None)["energy"] == Figure(3.0, 3.0)
+    energy = Energy(5.0, 3.0, "rapl", "soc", samples=100, net_upper_mj=3.2)
+    assert figures_of(replace(MEASUREMENT, energy=energy, missing={}), None, None)["energy"] == Figure(3.0, 3.2)
 
 
 def test_parts_that_were_not_measured_say_so() -> None:

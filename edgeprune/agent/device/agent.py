@@ -15,6 +15,8 @@ from .runtimes import RUNTIMES, absent
 from .system import machine
 from .watch import Watch
 
+COOLED_C = 2.0  # above the temperature before the first attempt
+
 
 class Agent:
     """Answers requests, one at a time."""
@@ -82,13 +84,17 @@ class Agent:
 
     def when_cool(self, attempt: "Any", request: "dict[str, Any]") -> "dict[str, Any]":
         """The attempt, once the device is cool enough; again after cooling where it throttled, as the policy says."""
-        policy = request["policy"]
-        below_c, longest_s = policy.get("start_below_c"), policy.get("cool_down_s", 0.0)
+        policy = request.get("policy", {})
+        below_c = policy.get("start_below_c")
         throttled = []
         for left in range(policy.get("throttle_retries", 0), -1, -1):
-            hot = wait_until_cool(self.root, below_c, longest_s, Watch(self.out, self.root, request["id"], "").cooling)
-            if below_c is None:
-                below_c = hottest(self.root)  # what it was before the first attempt
+            hot = ""
+            if below_c is not None:
+                beat = Watch(self.out, self.root, request["id"], "").cooling
+                hot = wait_until_cool(self.root, below_c, policy.get("cool_down_s", 0.0), beat)
+            else:
+                heat = hottest(self.root)
+                below_c = None if heat is None else heat + COOLED_C
             try:
                 answer = dict(attempt(request))
             except OutcomeError as failure:

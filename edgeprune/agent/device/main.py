@@ -18,6 +18,7 @@ def agent_main(arguments: "list[str]") -> int:
     parser.add_argument("--owner", default="unknown", help="who measures, shown to others")
     parser.add_argument("--wait-s", type=float, default=0.0, help="how long to wait for another user's measurement")
     parser.add_argument("--idle-s", type=float, default=60.0, help="end after this long without a word")
+    parser.add_argument("--root", type=Path, default=Path("/"), help="where proc and sys are looked for, in tests")
     options = parser.parse_args(arguments)
     out = claim_stdout()
     os.write(out.descriptor, b"\n")  # a login banner may not have ended its line
@@ -26,7 +27,7 @@ def agent_main(arguments: "list[str]") -> int:
     threading.Thread(target=lifeline.watch, daemon=True).start()
     if not wait_for_lock(lock, options.owner, options.wait_s, out):
         return 0
-    agent = Agent(out, Path("/"), options.folder)
+    agent = Agent(out, options.root, options.folder)
     try:
         agent.hello()
         while True:
