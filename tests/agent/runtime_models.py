@@ -30,12 +30,16 @@ _RARE = ("tflite-runtime", "executorch")
 SUFFIXES = {"onnxruntime": "onnx", "ai-edge-litert": "tflite", "tflite-runtime": "tflite", "ncnn": "ncnn"}
 
 
+def interpreters() -> list[str]:
+    """This one and those of EDGEPRUNE_TEST_RUNTIMES (paths with colons between)."""
+    return [sys.executable, *(path for path in os.environ.get("EDGEPRUNE_TEST_RUNTIMES", "").split(":") if path)]
+
+
 @cache
 def interpreter(name: str) -> str | None:
-    """This interpreter, or one of EDGEPRUNE_TEST_RUNTIMES (paths with colons between), that has the runtime."""
-    others = [path for path in os.environ.get("EDGEPRUNE_TEST_RUNTIMES", "").split(":") if path]
+    """The first interpreter that has the runtime."""
     program = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({PACKAGES[name]!r}) is None)"
-    return next((path for path in (sys.executable, *others) if subprocess.call([path, "-c", program]) == 0), None)
+    return next((path for path in interpreters() if subprocess.call([path, "-c", program]) == 0), None)
 
 
 def interpreter_of(name: str) -> str:
@@ -61,6 +65,9 @@ def chain(name: str, folder: Path, *, width: int = 16, layers: int = 2) -> tuple
     made = chain_of_matmuls(folder / "chain.onnx", width=width, layers=layers).path
     weights = weights_of(made)
     if name == "onnxruntime":
+        model = onnx.load(made)
+        model.ir_version, model.opset_import[0].version = 7, 13  # the last ONNX Runtime for Python 3.6 knows them
+        onnx.save(model, made)
         return made, weights
     if name == "executorch":  # exporting needs much more than running: the file is kept, see make_pte.py
         if (width, layers) != (16, 2):

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from tests.agent.runtime_models import chain, interpreter_of, names_here
+from tests.agent.runtime_models import chain, interpreter_of, interpreters, names_here
 from tests.agent.test_agent import POLICY, agent_file, lock, start  # noqa: F401  # fixtures
 from tests.onnx_models import chain_of_matmuls
 
@@ -115,19 +115,28 @@ def test_every_runtime_computes_the_model(start: Any, tmp_path: Path, name: str)
     assert np.abs(read(output) - wanted).max() <= TOLERANCE.get(name, 1e-5) * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("name", [name for name in names_here() if name != "executorch"])  # 5 s to import, four times
-def test_every_runtime_is_measured(start: Any, tmp_path: Path, name: str) -> None:  # noqa: F811
-    python = interpreter_of(name)
-    model, _ = chain(name, tmp_path)
+@pytest.mark.parametrize("python", interpreters())
+def test_every_interpreter_measures_with_what_it_has(start: Any, tmp_path: Path, python: str) -> None:  # noqa: F811
     agent = start(python=python)
-    agent.hear("hello")
-    policy = {**POLICY, "memory_workers": 1, "runtime": name}
-    inputs = [{"name": "y0", "dtype": "float32", "shape": [1, 16]}]
-    agent.say(request="measure", id=7, model=str(model), inputs=inputs, seed=0, deadline_s=60.0, policy=policy)
-    result = agent.hear("result")
-    assert result["outcome"] == "OK", result
-    assert result["latency"]["runs"] >= 20
-    assert (result["latency"]["runtime"], len(result["memory"])) == (name, 1)
+    there = [name for name, about in agent.hear("hello")["runtimes"].items() if "version" in about]
+    assert there, "an interpreter of EDGEPRUNE_TEST_RUNTIMES has no runtime"
+    values = np.random.default_rng(1).standard_normal((1, 16)).astype(np.float32)
+    for name in there:
+        folder = tmp_path / name
+        folder.mkdir()
+        model, weights = chain(name, folder)
+        send(agent, model, folder, values, policy={"runtime": name, "threads": 1})
+        result = agent.hear("result")
+        wanted = values @ weights[0].T @ weights[1].T
+        assert result["outcome"] == "OK", result
+        assert np.abs(read(result["outputs"][0]) - wanted).max() <= TOLERANCE.get(name, 1e-5) * np.abs(wanted).max()
+        inputs = [{"name": "y0", "dtype": "float32", "shape": [1, 16]}]
+        policy = {**POLICY, "memory_workers": 1, "runtime": name}
+        agent.say(request="measure", id=7, model=str(model), inputs=inputs, seed=0, deadline_s=60.0, policy=policy)
+        result = agent.hear("result")
+        assert result["outcome"] == "OK", result
+        assert (result["latency"]["runtime"], len(result["memory"])) == (name, 1)
+        assert result["memory"][0]["sampled"]["resident"] > result["memory"][0]["base"]["resident"]
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -159,6 +168,20 @@ def test_model_of_another_format_runs_in_whatever_takes_it(start: Any, tmp_path:
     agent.hear("hello")
     send(agent, model, tmp_path, np.ones((1, 16), np.float32))  # the policy says onnxruntime
     assert agent.hear("result")["runtime"] == "ncnn"
+
+
+def test_runtime_that_another_numpy_breaks_says_so(start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """tflite-runtime imports beside NumPy 2, and fails in the middle of things."""
+    (tmp_path / "tflite_runtime").mkdir()
+    for file in ("__init__.py", "interpreter.py"):
+        (tmp_path / "tflite_runtime" / file).write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    agent = start()
+    told = agent.hear("hello")["runtimes"]["tflite-runtime"]
+    assert (told["outcome"], "it needs NumPy 1; pip install 'numpy<2'" in told["missing"]) == ("NO_RUNTIME", True)
+    (tmp_path / "model.tflite").write_bytes(b"")
+    send(agent, tmp_path / "model.tflite", tmp_path, np.ones((1, 1), np.float32))
+    assert "it needs NumPy 1" in agent.hear("result")["message"]
 
 
 @pytest.mark.parametrize(

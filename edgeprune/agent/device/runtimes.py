@@ -80,7 +80,7 @@ class LiteRt(Runtime):
 
     @property
     def version(self) -> str:
-        return distribution_version(self.package.partition(".")[0])
+        return package_version(self.package.partition(".")[0])
 
     def prepare(self, task: "dict[str, Any]", arrays: "list[Any]") -> "tuple[Any, Any]":
         interpreter = self.module.Interpreter(model_path=task["model"], num_threads=task["threads"])
@@ -104,6 +104,11 @@ class TfliteRuntime(LiteRt):
 
     name = "tflite-runtime"
     package = "tflite_runtime.interpreter"
+
+    def __init__(self) -> None:
+        super().__init__()
+        if not str(self.numpy.__version__).startswith("1."):  # it imports, and fails when it loads a model
+            raise OutcomeError("NO_RUNTIME", absent(self.name, "it needs NumPy 1; pip install 'numpy<2'"))
 
 
 class Ncnn(Runtime):
@@ -180,13 +185,13 @@ def absent(name: str, reason: str) -> str:
     return "{} does not run in {} ({}): {}".format(name, sys.executable, reason, how)
 
 
-def distribution_version(package: str) -> str:
-    """Of a package that does not say its version itself, from its metadata (importlib.metadata needs Python 3.8)."""
-    folder = Path(str(importlib.import_module(package).__file__)).parent
-    versions = [
-        path.name[len(package) + 1 : -len(".dist-info")] for path in folder.parent.glob(package + "-*.dist-info")
-    ]
-    return versions[0] if len(versions) == 1 else ""
+def package_version(name: str) -> str:
+    """What a package says of itself, else what its metadata does (importlib.metadata needs Python 3.8)."""
+    package = importlib.import_module(name)
+    if hasattr(package, "__version__"):
+        return str(package.__version__)
+    found = [path.name.split("-")[1] for path in Path(str(package.__file__)).parent.parent.glob(name + "-*.dist-info")]
+    return found[0][: -len(".dist")] if len(found) == 1 else ""
 
 
 def extract(archive: Path, suffix: str, to: Path) -> None:
@@ -205,8 +210,8 @@ def is_installed(kind: "Any") -> bool:
     return importlib.util.find_spec(kind.package.partition(".")[0]) is not None
 
 
-def choose(name: str, model: str) -> "Any":
-    """The named runtime where it takes the model's format, else the first installed one that does.
+def choose(name: str, model: str) -> "list[Any]":
+    """The named runtime where it takes the model's format, else all installed ones that do.
 
     Raises OutcomeError (NO_RUNTIME) with those that would.
     """
@@ -215,7 +220,7 @@ def choose(name: str, model: str) -> "Any":
         raise OutcomeError("NO_RUNTIME", "this agent cannot drive {!r}; it knows {}".format(name, known))
     suffix = Path(model).suffix
     if RUNTIMES[name].suffix == suffix:
-        return RUNTIMES[name]
+        return [RUNTIMES[name]]
     fitting = [kind for kind in RUNTIMES.values() if kind.suffix == suffix]
     if not fitting:
         known = ", ".join(sorted({kind.suffix for kind in RUNTIMES.values()}))
@@ -223,12 +228,18 @@ def choose(name: str, model: str) -> "Any":
     there = [kind for kind in fitting if is_installed(kind)]
     if not there:
         raise OutcomeError("NO_RUNTIME", absent(" or ".join(kind.name for kind in fitting), "not installed"))
-    return there[0]
+    return there
 
 
 def load_runtime(task: "dict[str, Any]") -> "Any":
     """The runtime for the task's model, imported; raises OutcomeError (NO_RUNTIME)."""
-    return choose(task["runtime"], task["model"])()
+    failure = None  # type: Any
+    for kind in choose(task["runtime"], task["model"]):
+        try:
+            return kind()
+        except OutcomeError as error:
+            failure = failure or error
+    raise failure
 
 
 def installed_task(task: "dict[str, Any]", out: Frames) -> "dict[str, Any]":  # noqa: ARG001
