@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 __all__ = ["energy_missing", "failed", "measurement", "memory"]
 
 _LOAD_SHARE = 0.5  # of the processors in use by others before the start
+# What to do, where the agent's message does not say it itself.
+_NEXT = {
+    Outcome.OOM: "the model does not fit: make it smaller, or free memory on the device",
+    Outcome.THROTTLED: "let it cool down, see to its cooling and power supply, and measure again",
+    Outcome.TIMEOUT: "allow more in the measurement policy (deadline), or ask for less (max_time, memory_workers)",
+    Outcome.CRASHED: "does this version of the runtime know the model's operators? Try another one, or export again",
+}
 _NO_SPLIT = "no sample came near the peak, or the kernel does not tell RssAnon (Linux 4.5): peak_memory is not split"
 _SEEN_SHARE, _SEEN_BYTES = 0.05, 1 << 20  # that the highest sample of the memory may lie below the peak
 
@@ -58,7 +65,7 @@ def measurement(
         return failed(
             sha256,
             outcome,
-            str(frame.get("message", "")),
+            "; ".join(filter(None, (str(frame.get("message", "")), _NEXT.get(outcome)))),
             provenance=provenance,
             conditions=conditions,
             seconds=seconds,

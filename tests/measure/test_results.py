@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from edgeprune.measure.results import measurement, memory
 from edgeprune.records.measurement import Measurement, Provenance
 
@@ -79,6 +81,24 @@ def test_what_makes_a_memory_figure_doubtful_is_warned_of() -> None:
     (warning,) = record(worker(nvmap={"growth": 0, "scope": "device"})).warnings
     assert "all processes of the device" in warning
     assert record(worker(nvmap={"growth": 0, "scope": "process"})).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "advice"),
+    [
+        ("OOM", "free memory on the device"),
+        ("THROTTLED", "let it cool down"),
+        ("TIMEOUT", "allow more in the measurement policy"),
+        ("CRASHED", "Try another one"),
+    ],
+)
+def test_a_failure_says_what_to_do_next(outcome: str, advice: str) -> None:
+    provenance = Provenance("local", "bench", {}, "onnxruntime", "1", 1, "", "")
+    frame = {"outcome": outcome, "message": "it ended"}
+    found = measurement("0", frame, [], provenance=provenance, energy_missing="none", cpus=1, seconds=1.0)
+    assert found.message.startswith("it ended; ")
+    assert advice in found.message
+    assert found.missing["peak_memory"] == f"{outcome}: {found.message}"
 
 
 def test_a_missing_split_says_why() -> None:
