@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from edgeprune.errors import TargetError, UsageError
+from edgeprune.targets import shell
 from edgeprune.targets.link import Stream
 from edgeprune.targets.parse import query_options
 from edgeprune.targets.process import ChildProcess
@@ -23,6 +24,7 @@ __all__ = ["AdbTarget"]
 _SERIAL = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]*")  # nothing that adb could take for an option
 _CONNECT_S = 15.0
 _COMMAND_S = 30.0
+_END_S = 2.0
 _ADVICE = {
     "unauthorized": "unlock the device, and allow USB debugging from this computer in the dialog that it shows",
     "no permissions": "this user may not use the USB device: see the udev rules of Android's platform tools",
@@ -89,7 +91,7 @@ class AdbLink:
 
     def open(self, line: str) -> Stream:
         """Have the device's shell run a command line."""
-        return AdbStream(self, self._serial, line)
+        return AdbStream(self.name, self._serial, line)
 
     def _state(self) -> tuple[str, str]:
         """ "device" where it is ready; what adb says."""
@@ -121,26 +123,35 @@ class AdbLink:
 
 
 class AdbStream(ChildProcess):
-    """`adb shell`, whose exit status is the command's."""
+    """`adb shell`. The status comes at the end of stderr: by its own, adb does not tell a broken link from an end."""
 
-    def __init__(self, link: AdbLink, serial: str, line: str) -> None:
-        super().__init__(["adb", "-s", serial, "shell", "-T", line], link.name)
-        self._link = link
+    def __init__(self, name: str, serial: str, line: str) -> None:
+        super().__init__(["adb", "-s", serial, "shell", "-T", f'({line}); echo "{shell.MARK}$?" >&2'], name)
 
     def receive(self, timeout_s: float) -> bytes:
         """Some bytes of stdout, b"" at its end; raises TargetError (TIMEOUT, LOST)."""
         data = super().receive(timeout_s)
         if not data:
-            self._check_link(timeout_s)
+            try:
+                super().status(_END_S)
+            except TargetError:
+                return data  # it has closed its stdout and goes on
+            self.status(0.0)
         return data
 
     def status(self, timeout_s: float) -> int:
         """The exit status, 128 + signal where one ended it; raises TargetError (TIMEOUT, LOST)."""
-        code = super().status(timeout_s)
-        self._check_link(timeout_s)
-        return code
+        super().status(timeout_s)
+        code = self._split()[1]
+        if not code.isdigit():
+            raise TargetError(f"{self._name}: the connection is lost", outcome="LOST")
+        return int(code)
 
-    def _check_link(self, timeout_s: float) -> None:
-        """Raise LOST where the end is the device's, not the command's; adb itself does not tell the two apart."""
-        if super().status(timeout_s) != 0 and not self._link.alive:
-            raise TargetError(f"{self._link.name}: the connection is lost", outcome="LOST")
+    @property
+    def diagnostics(self) -> str:
+        """The end of stderr."""
+        return self._split()[0]
+
+    def _split(self) -> tuple[str, str]:
+        text, _, code = super().diagnostics.rpartition(shell.MARK)
+        return (text, code.strip()) if code.strip().isdigit() else (super().diagnostics, "")

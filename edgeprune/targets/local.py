@@ -137,14 +137,14 @@ class LocalTarget:
 
     def start(self, argv: Sequence[str]) -> Channel:
         """Start a program in the folder; raises TargetError."""
-        channel = LocalChannel(argv, self.name, self.folder)
+        channel = LocalChannel(argv, self.name, folder=self.folder)
         self._channels.append(channel)
         return channel
 
     def run(self, argv: Sequence[str], timeout_s: float) -> tuple[int, bytes]:
         """Run a short program in the folder; raises TargetError."""
         try:
-            return collect(LocalChannel(argv, self.name, self.folder), self.name, timeout_s)
+            return collect(LocalChannel(argv, self.name, folder=self.folder), self.name, timeout_s)
         except TargetError as error:
             if error.outcome == "NO_RUNTIME":
                 return 127, error.message.encode()

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from edgeprune.errors import TargetError
 
@@ -21,7 +21,9 @@ _DIAGNOSTICS = 8 * 1024
 class ChildProcess:
     """A process in a session of its own; raises TargetError (NO_RUNTIME) where it cannot be started."""
 
-    def __init__(self, argv: Sequence[str], name: str, folder: str | None = None) -> None:
+    def __init__(
+        self, argv: Sequence[str], name: str, *, folder: str | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._name = name
         try:
             self._process = subprocess.Popen(
@@ -31,6 +33,7 @@ class ChildProcess:
                 stderr=subprocess.PIPE,
                 bufsize=0,
                 cwd=folder,
+                env=environment,
                 start_new_session=True,
             )
         except OSError as error:

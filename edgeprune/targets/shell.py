@@ -35,6 +35,7 @@ done
 printf '\\n{MARK}%s\\n' "$folder"
 PATH=$PATH:${{PREFIX:-/usr/local}}/bin:/usr/local/bin:/usr/bin:/opt/bin:/data/data/com.termux/files/usr/bin
 for name in "$@"; do
+  case $name in "~/"*) name=$HOME/${{name#??}} ;; esac
   if python=$(command -v "$name"); then printf '{MARK}%s\\n' "$python"; exit 0; fi
 done
 exit 0"""

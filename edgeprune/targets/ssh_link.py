@@ -12,8 +12,8 @@ from typing import Any
 
 import paramiko
 
-from edgeprune.errors import TargetError, UsageError
-from edgeprune.targets import known_hosts
+from edgeprune.errors import TargetError
+from edgeprune.targets import known_hosts, ssh_config
 from edgeprune.targets.link import Stream
 from edgeprune.targets.route import Route, address, parse_address, proxy_socket, resolve
 from edgeprune.targets.ssh_keys import authenticate
@@ -43,7 +43,7 @@ class SshLink:
         config: str | Path | None,
         text: str | None,
     ) -> None:
-        self._config = _read_config(config)
+        self._config = ssh_config.read(config)
         self._identity = identity
         self._known_hosts = known_hosts
         self.route = self._resolve(host, user, port)
@@ -159,15 +159,3 @@ class SshLink:
 def _key_kind(algorithm: str) -> str:
     """The known_hosts name of a host key algorithm: rsa-sha2-256 signs with an ssh-rsa key."""
     return "ssh-rsa" if algorithm.startswith("rsa-sha2-") else algorithm
-
-
-def _read_config(path: str | Path | None) -> paramiko.SSHConfig | None:
-    file = Path(path or "~/.ssh/config").expanduser()
-    if path is None and not file.exists():
-        return None
-    try:
-        return paramiko.SSHConfig.from_path(str(file))
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from error
-    except paramiko.ConfigParseError as error:
-        raise UsageError(f"{file}: {error}") from error

@@ -35,8 +35,7 @@ def missing() -> str:
 class AdbDevice:
     """A context manager: entering starts the device, and an adb server of its own for this process."""
 
-    def __init__(self, *, python: bool = True, authorized: bool = True, features: str = "shell_v2,cmd") -> None:
-        self._python = python
+    def __init__(self, *, authorized: bool = True, features: str = "shell_v2,cmd") -> None:
         self._authorized = authorized
         self._features = features
         self._listener = socket.socket()
@@ -63,7 +62,7 @@ class AdbDevice:
         for name in subprocess.run([str(toybox)], check=True, capture_output=True, text=True).stdout.split():
             (self.folder / "bin" / name).symlink_to(str(toybox))
         (self.folder / "bin" / "sh").symlink_to(str(shutil.which("mksh")))
-        for name in _TOOLS if self._python else _TOOLS[:1]:
+        for name in _TOOLS:
             (self.folder / "bin" / name).unlink(missing_ok=True)
             (self.folder / "bin" / name).symlink_to(os.path.realpath(str(shutil.which(name, path="/usr/bin:/bin"))))
         self._listener.bind(("127.0.0.1", 0))

@@ -162,6 +162,40 @@ def test_ssh_config_is_honoured(server: Sshd, tmp_path: Path) -> None:
         assert run(target, HELLO) == b"hello\n"
 
 
+def test_included_files_of_the_config(server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative to ~/.ssh, with patterns; what follows an Include belongs to where it stands."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / ".ssh" / "config.d"
+    folder.mkdir(parents=True)
+    (folder / "10-board").write_text(f"Host board\n  HostName 127.0.0.1\n  Port {server.port}\n")
+    (folder / "20-keys").write_text(f"Host b*\n  IdentityFile {server.identity}\n")
+    (tmp_path / "hosts").write_text(f"UserKnownHostsFile {server.known_hosts}\n")
+    (tmp_path / ".ssh" / "config").write_text(
+        f"include config.d/* config.d/none*\nUser {server.user}\nHost board\n  Include ~/hosts\nHost other\n  Port 1\n"
+    )
+    with open_target("ssh://board", python=sys.executable) as target:
+        assert target.name == f"ssh://{server.user}@board:{server.port}"
+        assert run(target, HELLO) == b"hello\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("Include {self}\n", "too deep"),
+        ("Host board\n  Include {other}\n", "put the Include before the first Host"),
+        ("Match exec true\n  Port 1\n", "Match exec"),
+        ('Host "board\n  Port 1\n', "board"),
+    ],
+)
+def test_config_that_cannot_be_followed(text: str, why: str, tmp_path: Path) -> None:
+    config, other = tmp_path / "config", tmp_path / "other"
+    other.write_text("Host board\n  Port 1\n")
+    config.write_text(text.format(self=config, other=other))
+    with pytest.raises(UsageError) as caught:
+        open_target("ssh://board", config=config)
+    assert why in f"{caught.value.message} {caught.value.hint}"
+
+
 def test_proxy_jump_checks_both_hosts(server: Sshd, tmp_path: Path) -> None:
     with Sshd() as inner:
         known = tmp_path / "known"
