@@ -1,10 +1,11 @@
 """Latency statistics that claim no more than the samples support.
 
-Every percentile has a 95 % confidence interval from order statistics: distribution-free, ranks from the binomial
-distribution (Hahn & Meeker, Statistical Intervals, 1991, section 5.2). A percentile is given only from the sample
-count at which the second largest sample bounds it from above with 99 % confidence (Wilks 1941, second order): p90 from
-64, p95 from 130, p99 from 662 runs. The mean's interval is Student's, over batch means, because neighbouring runs are
-not independent.
+Every percentile has a 95 % confidence interval. From 200 runs on it is that of `edgeprune.agent.device.intervals`,
+which ended the measurement as well: it knows that neighbouring runs depend on one another and that clocks drift. Below,
+and where such an interval would reach beyond the samples, it is that of order statistics: distribution-free, ranks from
+the binomial distribution (Hahn & Meeker, Statistical Intervals, 1991, section 5.2). A percentile is given only from the
+sample count at which the second largest sample bounds it from above with 99 % confidence (Wilks 1941, second order):
+p90 from 64, p95 from 130, p99 from 662 runs. The mean's interval is Student's, over batch means.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune.records.measurement import Latency
+from edgeprune.agent.device.intervals import LEAST, batch_interval
+from edgeprune.records.measurement import Latency, Modes
 
-__all__ = ["PERCENTILES", "median_share", "quantile_interval", "summarize"]
+__all__ = ["PERCENTILES", "interval", "median_share", "modes", "quantile_interval", "summarize"]
 
 PERCENTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 _LEAST_RUNS = {"p50": 6, "p90": 64, "p95": 130, "p99": 662}  # 6: below, no interval of the median reaches 95 %
 _ALPHA = 0.05
+_LEAST_MODES = 50
 _BATCHES = 20
 _RUNS_PER_BATCH = 10  # fewer, and the batch means are as dependent as the runs
 
@@ -41,7 +44,7 @@ def summarize(samples_ms: Sequence[float], *, warmup_runs: int, converged: bool)
             refused[name] = f"{name} needs {_LEAST_RUNS[name]} runs, only {values.size} were timed"
             continue
         percentiles[name] = float(np.quantile(ordered, level))
-        low, high = quantile_interval(ordered, level)
+        low, high = interval(values, ordered, level)
         if low is not None:
             lower[name] = low
         if high is not None:
@@ -63,7 +66,19 @@ def summarize(samples_ms: Sequence[float], *, warmup_runs: int, converged: bool)
         raw_ms=tuple(float(value) for value in values),
         warmup_runs=warmup_runs,
         converged=converged,
+        modes=modes(values),
     )
+
+
+def interval(
+    values: NDArray[np.float64], ordered: NDArray[np.float64], level: float
+) -> tuple[float | None, float | None]:
+    """Both ends of the 95 % interval of a quantile of samples in the order of time; None for one they cannot give."""
+    low, high = batch_interval(values.tolist(), level) if len(values) >= LEAST else (None, None)
+    if low is None or high is None:
+        plain = quantile_interval(ordered, level)
+        return plain[0] if low is None else low, plain[1] if high is None else high
+    return low, high
 
 
 def quantile_interval(
@@ -93,6 +108,32 @@ def median_share(latency: Latency) -> float:
     if not median or low is None or high is None:
         return math.inf
     return max(high - median, median - low) / median
+
+
+def modes(samples_ms: Sequence[float] | NDArray[np.float64]) -> Modes | None:
+    """Two separate states of the device, where the samples show them; None where they are of one kind.
+
+    The logarithms are split where the variance between the parts is greatest (Otsu 1979,
+    doi:10.1109/TSMC.1979.4310076). The parts are two modes where each holds a tenth of the samples, their medians lie 5 % apart, and between these
+    medians there is a valley: their middle third holds less than a twentieth of what lies between them.
+    """
+    values = np.sort(np.asarray(samples_ms, np.float64))
+    count = len(values)
+    if count < _LEAST_MODES or values[0] <= 0:
+        return None
+    logs = np.log(values)
+    sizes = np.arange(1, count)
+    below = np.cumsum(logs)[:-1] / sizes
+    above = (logs.sum() - np.cumsum(logs)[:-1]) / (count - sizes)
+    split = int(np.argmax(sizes * (count - sizes) * (above - below) ** 2)) + 1
+    share = split / count
+    low, high = float(np.median(values[:split])), float(np.median(values[split:]))
+    if not 0.1 <= share <= 0.9 or high < 1.05 * low:
+        return None
+    width = (high - low) / 3
+    between = np.count_nonzero((values >= low) & (values <= high))
+    valley = np.count_nonzero((values > low + width) & (values < high - width))
+    return Modes(low, share, high, 1 - share) if valley < 0.05 * between else None
 
 
 def _mean_half_width(values: NDArray[np.float64]) -> float | None:

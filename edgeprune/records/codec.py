@@ -15,8 +15,9 @@ from edgeprune.records import candidate, measurement, result
 from edgeprune.records.budget import Budget, BudgetCheck, Limit, LimitCheck, State
 from edgeprune.records.candidate import Candidate
 from edgeprune.records.figures import Figure, Figures
-from edgeprune.records.measurement import Energy, Latency, Measurement, Memory, Outcome, Provenance
+from edgeprune.records.measurement import Energy, Latency, Measurement, Memory, Modes, Outcome, Provenance, Window
 from edgeprune.records.result import Result
+from edgeprune.records.samples import pack, unpack
 from edgeprune.records.trial import Stage, Trial
 from edgeprune.units import Drop
 
@@ -118,7 +119,8 @@ def _measurement_to_json(record: Measurement) -> dict[str, Any]:
     data["outcome"] = record.outcome.value
     data["warnings"] = list(record.warnings)
     if record.latency is not None:
-        data["latency"]["raw_ms"] = list(record.latency.raw_ms)
+        data["latency"]["raw_ms"] = pack(record.latency.raw_ms)
+    data["sustained"] = [asdict(window) for window in record.sustained]
     return data
 
 
@@ -130,7 +132,7 @@ def _measurement_from_json(data: Mapping[str, Any]) -> Measurement:
         provenance=None
         if provenance is None
         else Provenance(**{**provenance, "cores": tuple(provenance.get("cores", ()))}),
-        latency=None if latency is None else Latency(**{**latency, "raw_ms": tuple(latency["raw_ms"])}),
+        latency=None if latency is None else _latency_from_json(latency),
         memory=None if memory is None else Memory(**memory),
         energy=None if energy is None else _energy_from_json(energy),
         missing=dict(data["missing"]),
@@ -138,7 +140,14 @@ def _measurement_from_json(data: Mapping[str, Any]) -> Measurement:
         warnings=tuple(data["warnings"]),
         message=data["message"],
         seconds=data["seconds"],
+        sustained=tuple(Window(**window) for window in data.get("sustained", ())),
     )
+
+
+def _latency_from_json(data: Mapping[str, Any]) -> Latency:
+    modes = data.get("modes")
+    found = None if modes is None else Modes(**modes)
+    return Latency(**{**data, "raw_ms": unpack(data["raw_ms"]), "modes": found})
 
 
 def _energy_from_json(data: Mapping[str, Any]) -> Energy:

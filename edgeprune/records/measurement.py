@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-__all__ = ["SCHEMA", "Energy", "Latency", "Measurement", "Memory", "Outcome", "Provenance"]
+__all__ = ["SCHEMA", "Energy", "Latency", "Measurement", "Memory", "Modes", "Outcome", "Provenance", "Window"]
 
 SCHEMA = "edgeprune.measurement/2"  # 1: without the later fields of Memory and Provenance
 
@@ -37,6 +37,30 @@ class Outcome(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Modes:
+    """Two states between which the device switched: the median of each in ms, and its share of the runs."""
+
+    low_ms: float
+    low_share: float
+    high_ms: float
+    high_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of a sustained measurement. What was not seen in it is None; `throttled` says why it slowed, or ""."""
+
+    start_s: float
+    seconds: float
+    runs: int
+    p50_ms: float
+    p95_ms: float | None  # None below 130 runs
+    temperature_c: float | None = None
+    frequency_khz: int | None = None
+    throttled: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Latency:
     """Of one inference, in milliseconds. `upper_ms` and `lower_ms` bound each statistic with 95 % confidence.
 
@@ -56,6 +80,7 @@ class Latency:
     raw_ms: tuple[float, ...] = ()
     warmup_runs: int = 0
     converged: bool = True  # the interval of the median came within the policy's share before the cap
+    modes: Modes | None = None  # where the runs are of two separate kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,3 +169,4 @@ class Measurement:
     warnings: tuple[str, ...] = ()
     message: str = ""  # for outcomes other than OK: what happened, and what to do
     seconds: float = 0.0
+    sustained: tuple[Window, ...] = ()  # of a sustained measurement, in the order of time

@@ -12,7 +12,7 @@ from edgeprune.records import codec
 from edgeprune.records.budget import Budget
 from edgeprune.records.candidate import Candidate
 from edgeprune.records.figures import Figure
-from edgeprune.records.measurement import Energy, Latency, Measurement, Memory, Outcome, Provenance
+from edgeprune.records.measurement import Energy, Latency, Measurement, Memory, Modes, Outcome, Provenance, Window
 from edgeprune.records.result import Result
 from edgeprune.records.trial import Stage, Trial
 
@@ -86,6 +86,7 @@ measurements = st.builds(
         raw_ms=st.lists(numbers, max_size=6).map(tuple),
         warmup_runs=sizes,
         converged=st.booleans(),
+        modes=st.none() | st.builds(Modes, numbers, numbers, numbers, numbers),
     ),
     memory=st.none()
     | st.builds(
@@ -108,6 +109,9 @@ measurements = st.builds(
     warnings=st.lists(words, max_size=2).map(tuple),
     message=words,
     seconds=numbers,
+    sustained=st.lists(
+        st.builds(Window, numbers, numbers, sizes, numbers, st.none() | numbers, throttled=words), max_size=2
+    ).map(tuple),
 )
 budgets = st.sampled_from(
     [
