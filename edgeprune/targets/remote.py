@@ -50,7 +50,7 @@ class RemoteTarget:
                 self.script(shell.REMOVE, self._left[-1])
                 self._left.pop()
         except BaseException:
-            self._link.disconnect()
+            self.__exit__(None, None, None)
             raise
         return self
 

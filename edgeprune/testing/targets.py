@@ -124,27 +124,41 @@ class TargetContract:
             look = "import os, sys; print(os.path.islink(sys.argv[1]), open(sys.argv[1]).read(), open('victim').read())"
             assert run(target, look, path).decode().strip() == "False content as it was"
 
-    @pytest.mark.parametrize(
-        "name", ["a b", "it's", '"', "-rf", "$(touch pwned)", "`id`", "a\nb", "*", "\\", "ä€", "~"]
-    )
-    def test_names_are_taken_as_they_are(self, name: str, tmp_path: Path) -> None:
+    def test_names_are_taken_as_they_are(self, tmp_path: Path) -> None:
         """Whatever a shell would make of them."""
+        names = [
+            "a b",
+            "it's",
+            '"',
+            "-rf",
+            "$(touch pwned)",
+            "`touch pwned`",
+            "a\nb",
+            "*",
+            "\\",
+            "ä€",
+            "~",
+            "!x",
+            "a;b",
+        ]
         source = tmp_path / "source"
-        source.write_bytes(name.encode())
         with self.make() as target:
-            path = target.upload(source, name)
-            assert path == f"{target.folder}/{name}"
-            assert run(target, "import sys; sys.stdout.write(open(sys.argv[1]).read())", path).decode() == name
-            assert json.loads(run(target, "import json, os; print(json.dumps(os.listdir('.')))")).count(name) == 1
-            assert b"pwned\n" not in run(target, "import os; print(*os.listdir('.'), sep='\\n')")
+            for name in names:
+                source.write_bytes(name.encode())
+                path = target.upload(source, name)
+                assert path == f"{target.folder}/{name}"
+                assert run(target, "import sys; sys.stdout.write(open(sys.argv[1]).read())", path).decode() == name
+            found = json.loads(run(target, "import json, os; print(json.dumps(os.listdir('.')))"))
+            assert sorted(name for name in found if not name.startswith(".pid-")) == sorted(names)
 
-    @pytest.mark.parametrize("name", ["", ".", "..", "../up", "/etc/passwd", "a/b", "a\0b"])
-    def test_names_with_a_folder_are_refused(self, name: str, tmp_path: Path) -> None:
+    def test_names_with_a_folder_are_refused(self, tmp_path: Path) -> None:
         """A file cannot leave its folder."""
         source = tmp_path / "source"
         source.write_bytes(b"")
-        with self.make() as target, pytest.raises(UsageError):
-            target.upload(source, name)
+        with self.make() as target:
+            for name in ("", ".", "..", "../up", "/etc/passwd", "a/b", "a\0b"):
+                with pytest.raises(UsageError):
+                    target.upload(source, name)
 
     def test_home_is_private_and_stays(self, tmp_path: Path) -> None:
         """Mode 0700, the same on the next visit, outside the session's folder; files can be put there."""

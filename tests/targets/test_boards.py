@@ -68,6 +68,28 @@ def test_login_shells_and_their_noise(server: str, shell: str, tmp_path: Path) -
         assert target.home.startswith(str(made.home))
 
 
+def test_folders_with_odd_names(tmp_path: Path) -> None:
+    """What the device's environment says reaches no shell unquoted either."""
+    odd = 'a b\'s "$(touch ~/pwned)" `touch ~/pwned`; touch ~/pwned #*\\n'
+    environment = {"TMPDIR": f"~/{odd.replace('~/', '')}", "XDG_CACHE_HOME": f"~/cache {odd.replace('~/', '')}"}
+    source = tmp_path / "source"
+    source.write_bytes(b"content")
+    with board(files={f"{odd.replace('~/', '')}/x": ""}, environment=environment) as made:
+        with open_target(made.url()) as target:
+            assert Path(target.folder).parent == made.home / odd.replace("~/", "")
+            assert target.home == f"{made.home}/cache {odd.replace('~/', '')}/edgeprune"
+            for folder in (target.folder, target.home):
+                path = target.upload(source, "-n $x", folder)
+                assert path == f"{folder}/-n $x"
+                assert target.run(["cat", path], 20) == (0, b"content")
+            channel = target.start(["pwd"])
+            assert read_all(channel).decode() == f"{target.folder}\n"
+            channel.close()
+        assert made.left_behind() == []
+        assert not list(made.folder.rglob("pwned"))
+        assert made.programs() == []
+
+
 def test_shell_that_prints_without_end_is_cut_off() -> None:
     files = {".bashrc": "while :; do echo noise noise noise noise noise noise noise noise noise; done\n"}
     with board("sshd", shell="/bin/bash", files=files) as made:
