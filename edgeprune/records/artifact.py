@@ -23,7 +23,11 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A file that a runtime executes, described by the manifest beside it (`<file>.manifest.json`)."""
+    """A file that a runtime executes, described by the manifest beside it (`<file>.manifest.json`).
+
+    Devices choose the runtime by the file's suffix: .onnx, .tflite, .pte, or .ncnn, a zip that is not compressed and
+    holds the one .param and the one .bin of an ncnn model.
+    """
 
     path: Path
     format: str  # "onnx"

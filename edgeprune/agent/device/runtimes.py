@@ -181,8 +181,9 @@ RUNTIMES = {kind.name: kind for kind in (OnnxRuntime, LiteRt, TfliteRuntime, Ncn
 
 def absent(name: str, reason: str) -> str:
     """What to do where a runtime is not there, or does not run."""
-    how = "install it there (edgeprune device setup, or pip install), or name another interpreter"
-    return "{} does not run in {} ({}): {}".format(name, sys.executable, reason, how)
+    way = "edgeprune device setup, or pip install" if name == OnnxRuntime.name else "pip install"
+    message = "{} does not run in {} ({}): install it there ({}), or name another interpreter"
+    return message.format(name, sys.executable, reason, way)
 
 
 def package_version(name: str) -> str:
