@@ -169,9 +169,10 @@ def export_command(source: str, output: Path, file_format: str, json_output: boo
 @click.argument("artifact", type=click.Path(path_type=Path))
 @device_options
 @budget_options
+@click.option("--energy", is_flag=True, help="Measure energy as well (half a minute); --max-energy does so too.")
 @as_json
 def measure_command(
-    *, artifact: Path, target: str | None, profile: str | None, json_output: bool, **maxima: str | None
+    *, artifact: Path, target: str | None, profile: str | None, energy: bool, json_output: bool, **maxima: str | None
 ) -> int:
     """Measure ARTIFACT (an .onnx file) on a device: latency, peak memory, size, energy.
 
@@ -194,7 +195,13 @@ def measure_command(
             )
     with open_progress() as progress:
         described = manifest.read(artifact)
-        measurement = measure(described, target=target or "local", profile=profile or "host", progress=progress)
+        measurement = measure(
+            described,
+            target=target or "local",
+            profile=profile or "host",
+            progress=progress,
+            energy=energy or any(limit.figure == "energy" for limit in budget.limits),
+        )
     figures = figures_of(measurement, described, None)
     check = budget.check(figures, {})
     if json_output:

@@ -61,6 +61,8 @@ def add_up(sensor: PowerSensor) -> tuple[str, ...]:
 def plan(sensors: Sequence[PowerSensor], policy: MeasurementPolicy) -> dict[str, Any]:
     """What the agent is asked for: sensors in order of preference, times, rate. No sensors: a meter on the host."""
     interval_s = 1 / policy.energy_rate_hz
+    window_s = max(policy.energy_min_s, 1.1 * policy.energy_min_samples * interval_s)
+    slow_s = max([window_s, *(1.1 * policy.energy_min_samples for sensor in sensors if sensor.kind == "battery")])
     return {
         "sensors": [
             {"name": sensor.name, "kind": sensor.kind, "rails": list(add_up(sensor)), "source": sensor.source}
@@ -71,9 +73,10 @@ def plan(sensors: Sequence[PowerSensor], policy: MeasurementPolicy) -> dict[str,
         "min_s": policy.energy_min_s,
         "min_samples": policy.energy_min_samples,
         "settle_s": policy.energy_settle_s,
-        "window_s": max(policy.energy_min_s, 1.1 * policy.energy_min_samples * interval_s),
+        "window_s": window_s,
         "tail_s": 2 * interval_s,
         "blocks": BLOCKS,
+        "deadline_s": policy.deadline_s + 3 * (slow_s + policy.energy_settle_s),
     }
 
 

@@ -10,10 +10,12 @@ from edgeprune.measure.statistics import median_share, summarize
 from edgeprune.records.measurement import Measurement, Memory, Outcome, Provenance
 
 if TYPE_CHECKING:
-    from edgeprune.records.profile import DeviceProfile
+    from edgeprune.measure.energy_run import EnergyRun
 
-__all__ = ["energy_missing", "failed", "measurement", "memory"]
+__all__ = ["failed", "measurement", "memory"]
 
+_ENERGY_LATENCY_SHARE = 0.1  # by which the mean latency may differ while energy is measured
+_CLOCK_SHARE = 0.9
 _LOAD_SHARE = 0.5  # of the processors in use by others before the start
 # What to do, where the agent's message does not say it itself.
 _NEXT = {
@@ -54,7 +56,7 @@ def measurement(
     samples_ns: Sequence[int],
     *,
     provenance: Provenance,
-    energy_missing: str,
+    energy: EnergyRun,
     cpus: int,
     seconds: float,
 ) -> Measurement:
@@ -77,16 +79,24 @@ def measurement(
     latency = summarize(
         [sample / 1e6 for sample in samples_ns], warmup_runs=timed["warmup_runs"], converged=timed["converged"]
     )
-    missing = {"energy": energy_missing, **dict(frame.get("missing") or {})}
+    missing = dict(frame.get("missing") or {})
+    energy_used = energy.result(frame.get("energy") or {})
+    if energy_used is None:
+        missing["energy"] = energy.missing
     workers = frame.get("memory") or []
     if not workers:
         missing.setdefault("peak_memory", "the measurement policy asks for no memory workers")
     used = memory(workers) if workers else None
     if used is not None and used.anonymous_peak_bytes is None:
         missing["peak_memory.anonymous"] = missing["peak_memory.file"] = _NO_SPLIT
-    warnings = _warnings(conditions, cpus)
+    warnings = condition_warnings(conditions, cpus)
     if used is not None:
         warnings += _memory_warnings(used, workers)
+    if energy_used is not None and abs(energy_used.latency_ms / latency.mean_ms - 1) > _ENERGY_LATENCY_SHARE:
+        warnings.append(
+            f"while its energy was measured an inference took {energy_used.latency_ms:.4g} ms, "
+            f"else {latency.mean_ms:.4g} ms"
+        )
     if not latency.converged:
         warnings.append(
             f"the interval of the median is still {median_share(latency):.1%} wide after {latency.samples} runs"
@@ -97,6 +107,7 @@ def measurement(
         provenance=provenance,
         latency=latency,
         memory=used,
+        energy=energy_used,
         missing=missing,
         conditions={**conditions, "memory_workers": workers},
         warnings=tuple(warnings),
@@ -155,17 +166,6 @@ def _split(worker: Mapping[str, Any]) -> tuple[int, int] | None:
     return int(highest["anonymous"] - base["anonymous"]), int(highest["file"] - base["file"])
 
 
-def energy_missing(profile: DeviceProfile) -> str:
-    """Why there is no energy figure."""
-    if not profile.power_sensors:
-        return (
-            f"no power sensor: the profile {profile.name!r} names none; "
-            "measure on a board with one, or add it to the profile (power_sensors)"
-        )
-    names = ", ".join(sensor.name for sensor in profile.power_sensors)
-    return f"no power sensor is read by this version of edgeprune; the profile {profile.name!r} names {names}"
-
-
 def _memory_warnings(used: Memory, workers: Sequence[Mapping[str, Any]]) -> list[str]:
     warnings = []
     if used.swapped_bytes:
@@ -185,7 +185,8 @@ def _memory_warnings(used: Memory, workers: Sequence[Mapping[str, Any]]) -> list
     return warnings
 
 
-def _warnings(conditions: Mapping[str, Any], cpus: int) -> list[str]:
+def condition_warnings(conditions: Mapping[str, Any], cpus: int) -> list[str]:
+    """What of the device's state makes the figures less sure."""
     before, after = conditions.get("before", {}), conditions.get("after", {})
     warnings = []
     load = before.get("load") or [0.0]
@@ -196,6 +197,12 @@ def _warnings(conditions: Mapping[str, Any], cpus: int) -> list[str]:
         warnings.append(f"the clock is not held (governor {', '.join(slow)}); 'performance' gives steadier figures")
     if (after.get("swap_used_bytes") or 0) > (before.get("swap_used_bytes") or 0) + (1 << 20):
         warnings.append("the device swapped during the measurement")
-    if (after.get("throttle_count") or 0) > (before.get("throttle_count") or 0):
-        warnings.append("the processor throttled for heat during the measurement (thermal_throttle counts)")
+    if conditions.get("hot_start"):
+        warnings.append(f"the device did not cool down: {conditions['hot_start']}")
+    warnings += [f"measured again after it was throttled: {text}" for text in conditions.get("throttled_attempts", ())]
+    if ((before.get("throttled") or 0) & 0xF0000) != 0:
+        warnings.append("the firmware throttled before: it says nothing of short times since; restart the device")
+    share = (conditions.get("during") or {}).get("clock_share")
+    if share is not None and share < _CLOCK_SHARE:
+        warnings.append(f"the processor ran at {share:.0%} of its highest clock, or less, under load")
     return warnings

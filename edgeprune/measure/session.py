@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 from edgeprune.agent.bundle import agent_sha256, write_agent
 from edgeprune.agent.client import AgentClient, Reply
 from edgeprune.errors import CannotMeasureError, StorageError, TargetError
-from edgeprune.measure import results
+from edgeprune.measure import comparison, results
+from edgeprune.measure.energy_run import EnergyRun
 from edgeprune.measure.waiting import waiting
 from edgeprune.progress import SILENT, Progress, Step
 from edgeprune.records.artifact import Artifact
+from edgeprune.records.comparison import Comparison
 from edgeprune.records.measurement import Measurement, Outcome, Provenance
 from edgeprune.targets.base import Target
 
@@ -33,6 +35,7 @@ _HELLO_S = 90.0  # a small board takes long to import its runtime
 _GRACE_S = 30.0  # beyond the agent's own deadline
 _RETRY_S = 2.0
 _KEPT_ARTIFACTS = 4  # on the device, for measuring again: the dense model and the latest
+_COMPARE_S = 2.5  # in each worker of a comparison
 _TRUSTED_S = 10.0  # a link that was used so lately is taken for sound
 
 
@@ -40,7 +43,8 @@ class Session:
     """Measures artifacts on a target that it enters and leaves itself; use it in a `with` statement.
 
     `wait_s` is how long to wait for another user's measurement to end, `reconnect_s` how long to try to reach a device
-    again whose link broke, to learn whether it rebooted. Entering raises TargetError where no session can be had.
+    again whose link broke, to learn whether it rebooted; `energy` asks for energy as well, where the policy leaves
+    that open. Entering raises TargetError where no session can be had.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Session:
         wait_s: float = 30.0,
         reconnect_s: float = 60.0,
         seed: int = 0,
+        energy: bool = False,
     ) -> None:
         self.target = target
         self.profile = profile
@@ -61,6 +66,7 @@ class Session:
         self._wait_s = wait_s
         self._reconnect_s = reconnect_s
         self._seed = seed
+        self._energy = energy
         self._client: AgentClient | None = None
         self._hello: Mapping[str, Any] = {}
         self._uploaded: dict[str, str] = {}
@@ -97,9 +103,10 @@ class Session:
         _check_unchanged(artifact)
         started = time.monotonic()
         started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        energy = EnergyRun(self.profile, self.policy, self._energy)
         try:
-            with self._progress.step(f"measuring on {self.target.name}") as step:
-                reply = self._measure(artifact, step)
+            with self._progress.step(f"measuring on {self.target.name}") as step, energy:
+                reply = self._measure(artifact, step, energy)
         except TargetError as error:
             outcome, message = self._diagnose(error)
             return results.failed(
@@ -114,50 +121,105 @@ class Session:
             reply.frame,
             reply.samples_ns,
             provenance=self._provenance(started_at, reply.frame),
-            energy_missing=results.energy_missing(self.profile),
-            cpus=int(self.machine.get("usable_cpus") or 1),
+            energy=energy,
+            cpus=self._cpus,
             seconds=time.monotonic() - started,
         )
 
-    def _measure(self, artifact: Artifact, step: Step) -> Reply:
+    def _measure(self, artifact: Artifact, step: Step, energy: EnergyRun) -> Reply:
         client = self._alive()
-        if artifact.sha256 not in self._uploaded:
-            name = f"{artifact.sha256[:32]}{artifact.path.suffix}"
-            self._uploaded[artifact.sha256] = self.target.upload(artifact.path, name)
-        self._uploaded[artifact.sha256] = model = self._uploaded.pop(artifact.sha256)  # the latest
-        oldest = list(self._uploaded)[:-_KEPT_ARTIFACTS]
-        discard = [self._uploaded.pop(sha256) for sha256 in oldest]
+        model = self._sent(artifact)
         policy = self.policy
+        attempt_s = policy.deadline_s + energy.seconds + policy.cool_down_s
+
+        def on_beat(beat: Mapping[str, Any]) -> None:
+            if not energy.take(beat):
+                step.advance(0, f"{beat.get('stage', '')}, {beat.get('elapsed_s', 0):.0f} s")
+
         return client.request(
             "measure",
-            timeout_s=policy.deadline_s + _GRACE_S,
-            on_beat=lambda beat: step.advance(0, f"{beat.get('stage', '')}, {beat.get('elapsed_s', 0):.0f} s"),
+            timeout_s=(1 + policy.throttle_retries) * attempt_s + _GRACE_S,
+            on_beat=on_beat,
             model=model,
-            discard=discard,
-            inputs=[
-                {
-                    "name": spec.name,
-                    "dtype": spec.dtype,
-                    "shape": [size if isinstance(size, int) else 1 for size in spec.shape],
-                }
-                for spec in artifact.inputs
-            ],
+            discard=self._outdated(),
+            inputs=_inputs(artifact),
             seed=self._seed,
             deadline_s=policy.deadline_s,
             policy={
-                "runtime": policy.runtime,
-                "threads": policy.threads,
-                "cores": policy.cores,
-                "warmup_runs": policy.warmup_runs,
-                "warmup_s": policy.warmup_s,
+                **self._policy(),
                 "min_s": policy.min_s,
                 "max_s": policy.max_s,
                 "min_runs": policy.min_runs,
                 "max_runs": policy.max_runs,
-                "ci_share": policy.ci_share,
                 "memory_workers": policy.memory_workers,
+                "start_below_c": policy.start_below_c,
+                "cool_down_s": policy.cool_down_s,
+                "throttle_retries": policy.throttle_retries,
+                "energy": energy.request,
             },
         )
+
+    def compare(self, artifact: Artifact, against: Artifact, *, workers: int = 8) -> Comparison:
+        """Run two artifacts in turn in `workers` fresh processes. Failures are outcomes in the record.
+
+        Raises StorageError as `measure` does.
+        """
+        _check_unchanged(artifact)
+        _check_unchanged(against)
+        started = time.monotonic()
+        started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        sha256s = artifact.sha256, against.sha256
+        try:
+            with self._progress.step(f"comparing on {self.target.name}") as step:
+                frame = self._alive().request(
+                    "compare",
+                    timeout_s=self.policy.deadline_s + _GRACE_S,
+                    on_beat=lambda beat: step.advance(0, f"{beat.get('elapsed_s', 0):.0f} s"),
+                    arms=[{"model": self._sent(one), "inputs": _inputs(one)} for one in (artifact, against)],
+                    discard=self._outdated(),
+                    seed=self._seed,
+                    workers=workers,
+                    deadline_s=self.policy.deadline_s,
+                    policy={**self._policy(), "compare_s": _COMPARE_S},
+                ).frame
+        except TargetError as error:
+            outcome, message = self._diagnose(error)
+            frame = {"outcome": outcome.value, "message": message}
+        return comparison.comparison(
+            sha256s,
+            frame,
+            provenance=self._provenance(started_at, frame),
+            warnings=results.condition_warnings(frame.get("conditions") or {}, self._cpus),
+            seconds=time.monotonic() - started,
+        )
+
+    def _sent(self, artifact: Artifact) -> str:
+        """The artifact's path on the device; sent where it is not there yet."""
+        if artifact.sha256 not in self._uploaded:
+            name = f"{artifact.sha256[:32]}{artifact.path.suffix}"
+            self._uploaded[artifact.sha256] = self.target.upload(artifact.path, name)
+        self._uploaded[artifact.sha256] = model = self._uploaded.pop(artifact.sha256)  # the latest
+        return model
+
+    def _outdated(self) -> list[str]:
+        """Artifacts on the device that are not wanted any more: all but the latest."""
+        return [self._uploaded.pop(sha256) for sha256 in list(self._uploaded)[:-_KEPT_ARTIFACTS]]
+
+    def _policy(self) -> dict[str, Any]:
+        """What the agent needs to know of the policy for every kind of measurement."""
+        policy = self.policy
+        return {
+            "runtime": policy.runtime,
+            "threads": policy.threads,
+            "cores": policy.cores,
+            "warmup_runs": policy.warmup_runs,
+            "warmup_s": policy.warmup_s,
+            "ci_share": policy.ci_share,
+        }
+
+    @property
+    def _cpus(self) -> int:
+        return int(self.machine.get("usable_cpus") or 1)
 
     def _provenance(self, started_at: str, frame: Mapping[str, Any]) -> Provenance:
         timed = frame.get("latency") or {}
@@ -238,6 +300,14 @@ class Session:
                     return Outcome.REBOOTED, f"{self.target.name}: the device rebooted during the measurement"
                 return outcome, f"{message}; the device is reachable again"
         return outcome, message
+
+
+def _inputs(artifact: Artifact) -> list[dict[str, Any]]:
+    """What the agent makes inputs from: a dimension that is not fixed is 1."""
+    return [
+        {"name": spec.name, "dtype": spec.dtype, "shape": [n if isinstance(n, int) else 1 for n in spec.shape]}
+        for spec in artifact.inputs
+    ]
 
 
 def _attempts(seconds: float) -> Iterator[int]:

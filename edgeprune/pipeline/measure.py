@@ -24,10 +24,12 @@ def measure(
     profile: DeviceProfile | str | Path = "host",
     policy: MeasurementPolicy | None = None,
     progress: Progress = SILENT,
+    energy: bool = False,
     **options: Any,
 ) -> Measurement:
     """Measure an artifact, or a file described by its manifest or by itself; `options` are the target's.
 
+    `energy` asks for energy as well; the profile's policy may ask for it anyhow, or forbid it.
     A failed measurement is an outcome in the record; so is, as a warning, where the device differs from the profile.
     Raises TargetError where the device cannot be reached, UsageError where target, profile or file are not usable, or
     the device is of another architecture than the profile.
@@ -41,7 +43,7 @@ def measure(
     found = artifact if isinstance(artifact, Artifact) else manifest.read(Path(artifact))
     kind = load_profile(profile) if isinstance(profile, (str, Path)) else profile
     device = open_target(target, **options) if isinstance(target, str) else target
-    with Session(device, kind, policy=policy, progress=progress) as session:
+    with Session(device, kind, policy=policy, progress=progress, energy=energy) as session:
         check_architecture(kind, session.machine, device.name)
         measured = session.measure(found)
         return replace(

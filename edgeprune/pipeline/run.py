@@ -81,7 +81,10 @@ def run(
     budget = effective_budget(project, profile)
     strategy: StrategyFactory = registry.resolve("strategies", project.search.strategy)
     with ExitStack() as stack:
-        session = stack.enter_context(Session(target_of(project), profile, progress=progress, wait_s=_WAIT_S))
+        energy = any(limit.figure == "energy" for limit in budget.limits)
+        session = stack.enter_context(
+            Session(target_of(project), profile, progress=progress, wait_s=_WAIT_S, energy=energy)
+        )
         _check_device(session, progress)
         refuse_unhealthy(session, progress)
         with progress.step("loading the model"):

@@ -153,13 +153,20 @@ def _version(distribution: str) -> str:
 
 def _power_sensors(root: Path) -> tuple[PowerSensor, ...]:
     sensors = []
+    packages: list[str] = []
     for name in sorted(root.glob("sys/class/powercap/intel-rapl:*/name")):
         zone = name.parent.name
         if zone.count(":") == 1:  # intel-rapl:0 is a package, intel-rapl:0:0 a part of it
             label = _text(name).strip() or zone
             readable = os.access(name.parent / "energy_uj", os.R_OK)
             note = "" if readable else "energy_uj cannot be read by this user"
-            sensors.append(PowerSensor(f"rapl {label}", "powercap", "soc", (label,), note))
+            if label.startswith("package"):  # of several sockets all: a process may run on any
+                packages.append(label)
+                sensors = [PowerSensor("rapl", "powercap", "soc", tuple(packages), note)]
+            else:
+                sensors.append(
+                    PowerSensor(f"rapl {label}", "powercap", "board" if label == "psys" else "soc", (label,), note)
+                )
     for name in sorted(root.glob("sys/class/hwmon/hwmon*/name")):
         chip = _text(name).strip()
         if chip in _POWER_CHIPS:

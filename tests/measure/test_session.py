@@ -155,7 +155,8 @@ def test_energy_is_missing_with_its_reason(small: Artifact) -> None:
     assert found.missing["energy"].startswith("no power sensor: the profile 'bench' names none")
     assert measure(small, profile=BOARD, policy=dataclasses.replace(QUICK, memory_workers=0)).memory is None
     sensed = DeviceProfile(name="pi", measurement=QUICK, power_sensors=(PowerSensor("pmic", "vcgencmd", "board"),))
-    assert "names pmic" in measure(small, profile=sensed).missing["energy"]
+    assert "not asked for" in measure(small, profile=sensed).missing["energy"]
+    assert measure(small, profile=sensed, energy=True).missing["energy"].startswith("pmic: vcgencmd is not there")
     assert figures_of(found, small, 0.9)["energy"].value is None
 
 

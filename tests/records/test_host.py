@@ -109,7 +109,8 @@ def test_sensors_are_found(tmp_path: Path) -> None:
     put(tmp_path, "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count", "0\n")
     found = host.detect(tmp_path, "x86_64")
     package, psys, chip = found["power_sensors"]
-    assert (package.name, package.kind, package.scope, package.note) == ("rapl package-0", "powercap", "soc", "")
+    assert package.rails == ("package-0",)
+    assert (package.name, package.kind, package.scope, package.note) == ("rapl", "powercap", "soc", "")
     assert psys.note == "energy_uj cannot be read by this user"
     assert (chip.name, chip.kind, chip.rails) == ("ina3221", "hwmon", ("VDD_IN", "VDD_SOC"))
     assert [source.name for source in found["throttle_sources"]] == ["thermal_throttle"]
