@@ -46,26 +46,20 @@ class RemoteTarget:
         try:
             self._link.connect()
             self._open_folder()
-            while self._left:
-                self.script(shell.REMOVE, self._left[-1])
-                self._left.pop()
+            self._remove_left()
         except BaseException:
             self.__exit__(None, None, None)
             raise
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._folder is not None and not self._link.alive:  # nothing stays behind for a short break of the link
-            with contextlib.suppress(CannotMeasureError):
-                self._link.connect()
         for channel in self._channels:
             channel.close()
         self._channels.clear()
         if self._folder is not None:
             self._left.append(self._folder)
             with contextlib.suppress(CannotMeasureError):
-                self.script(shell.REMOVE, self._folder)
-                self._left.pop()
+                self._remove_left()
         self._folder = self._home = None
         self._link.disconnect()
 
@@ -157,6 +151,20 @@ class RemoteTarget:
     def _no_folder(self, what: str, hint: str) -> TargetError:
         outcome = "NO_SPACE" if "no space" in what.lower() or "quota" in what.lower() else "LOST"
         return TargetError(f"{self.name}: {what}", hint=hint, outcome=outcome)
+
+    def _remove_left(self) -> None:
+        """Nothing stays behind, nor runs on, for a short break of the link; raises TargetError where it lasts."""
+        while self._left:
+            was_alive = self._link.alive
+            try:
+                if not was_alive:
+                    self._link.connect()
+                self.script(shell.REMOVE, self._left[-1])
+                self._left.pop()
+            except CannotMeasureError:
+                self._link.disconnect()
+                if not was_alive:  # or it had been broken without anyone knowing
+                    raise
 
     def _kill(self, identity: str) -> None:
         try:

@@ -195,10 +195,11 @@ def test_broken_link_leaves_nothing(target: RemoteTarget, made: Board, relay: Re
 
 def test_what_a_broken_link_left_is_removed_on_the_next_visit(target: RemoteTarget, made: Board, relay: Relay) -> None:
     target.start(["sleep", "1000"])
-    relay.refusing = 1
+    relay.refusing = 100
     relay.cut()
     target.__exit__(None, None, None)
     assert len(made.left_behind()) == 1
+    relay.refusing = 0
     with target:
         assert made.left_behind() == [target.folder]
         assert made.programs() == []
