@@ -15,6 +15,7 @@ __all__ = ["CHECK", "FREE", "HOME", "KILL", "MARK", "OPEN", "RECEIVE", "REMOVE",
 __all__ += ["answers", "command"]
 
 MARK = "edgeprune-answer:"
+_LINE_LIMIT = 8 * 1024  # dropbear ends the connection at 9000 (MAX_CMD_LEN)
 STARTED = f"\n{MARK}started\n".encode()
 
 # arguments: names of interpreters. Answers: the new folder, the first interpreter that is there.
@@ -76,7 +77,7 @@ STATE = f"""{_SUM}
 [ -d "${{1%/*}}" ] || {{ printf '\\n{MARK}gone\\n'; exit 0; }}
 if [ ! -h "$1.pid" ] && pid=$(cat "$1.pid" 2>/dev/null) && [ "/proc/$pid/fd/1" -ef "$1" ]; then
   kill -9 "$pid"
-  while kill -0 "$pid" 2>/dev/null && [ "/proc/$pid/fd/1" -ef "$1" ]; do :; done
+  while kill -0 "$pid" 2>/dev/null && [ "/proc/$pid/fd/1" -ef "$1" ]; do sleep 1; done
 fi
 [ ! -h "$1" ] && [ -f "$1" ] || {{ printf '\\n{MARK}0 -\\n'; exit 0; }}
 set -- "$(sum "$@")" "$(wc -c < "$1")"
@@ -138,7 +139,8 @@ def command(script: str, *arguments: str) -> str:
     """The command line that runs a script whatever the login shell is; the arguments reach it as they are.
 
     Printable ASCII without a quote, a backslash (but for the escapes of `printf %b`), a newline or a !, between single
-    quotes: sh, zsh, fish and csh read that alike. Raises UsageError where an argument has a NUL in it.
+    quotes: sh, zsh, fish and csh read that alike. Raises UsageError where an argument has a NUL in it, or all are too
+    long.
     """
     if any("\0" in argument for argument in arguments):
         raise UsageError("an argument of a program cannot have a NUL in it")
@@ -147,7 +149,13 @@ def command(script: str, *arguments: str) -> str:
         chr(byte) if 0x20 <= byte < 0x7F and byte not in b"\\'!" else f"\\0{byte:03o}"
         for byte in text.encode("utf-8", "surrogateescape")
     )
-    return f"exec sh -c 'eval \"$(printf %b \"$1\")\"' sh '{encoded}'"
+    line = f"exec sh -c 'eval \"$(printf %b \"$1\")\"' sh '{encoded}'"
+    if len(line) > _LINE_LIMIT:
+        raise UsageError(
+            f"a command line of {len(line)} bytes is too long for a device, at most {_LINE_LIMIT} go through",
+            hint="send what is long on the program's stdin, or as a file",
+        )
+    return line
 
 
 def answers(output: bytes) -> Sequence[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune.errors import TargetError
+from edgeprune.errors import TargetError, UsageError
 from edgeprune.targets.base import Target
 from edgeprune.targets.parse import open_target
 from edgeprune.testing.targets import TargetContract, read_all, run
@@ -36,6 +36,15 @@ class TestDropbear(TargetContract):
 
     def make(self) -> Target:
         return open_target(self.url)
+
+
+def test_longest_command_line(dropbear: Board) -> None:
+    with open_target(dropbear.url()) as target:
+        words = ["x" * 3000, "y" * 3000]
+        assert json.loads(run(target, "import json, sys; print(json.dumps(sys.argv[1:]))", *words)) == words
+        with pytest.raises(UsageError, match="too long"):
+            target.run(["echo", "x" * 9000], 20)
+        assert target.run(["echo", "still there"], 20) == (0, b"still there\n")
 
 
 def test_user_is_not_root(dropbear: Board) -> None:

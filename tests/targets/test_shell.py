@@ -161,6 +161,12 @@ def test_every_word_survives_the_login_shell(login_shell: tuple[str, ...], tmp_p
     assert set(line) <= set(map(chr, range(0x20, 0x7F)))
 
 
+def test_command_lines_have_a_limit() -> None:
+    assert len(shell.command(shell.START, "/tmp/folder", "/tmp/pid", "x" * 6000)) < 8192
+    with pytest.raises(UsageError, match="bytes is too long for a device"):
+        shell.command(shell.START, "/tmp/folder", "/tmp/pid", "x" * 8000)
+
+
 def test_nul_is_refused() -> None:
     with pytest.raises(UsageError, match="NUL"):
         shell.command("true", "a\0b")
