@@ -19,7 +19,7 @@ def device_options(function: Function) -> Function:
     """--target and --profile; not given they are None, which leaves it to the project or to the default."""
     for option in (
         click.option("--profile", metavar="NAME|FILE", help="The device profile (`edgeprune device list`)."),
-        click.option("--target", metavar="TARGET", help="Where to measure: local, or ssh://user@host:port."),
+        click.option("--target", metavar="TARGET", help="Where to measure: local, ssh://user@host:port or adb://SERIAL."),
     ):
         function = option(function)
     return function
