@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from edgeprune.measure.energy_run import EnergyRun
 from edgeprune.measure.results import measurement, memory
 from edgeprune.records.measurement import Measurement, Provenance
+from edgeprune.records.profile import DeviceProfile, MeasurementPolicy
 
 MIB = 1 << 20
+NO_ENERGY = EnergyRun(DeviceProfile("bench"), MeasurementPolicy(), asked=False)
 
 
 def worker(**changes: Any) -> dict[str, Any]:
@@ -68,7 +71,7 @@ def record(*workers: dict[str, Any]) -> Measurement:
         "conditions": {"before": {}, "after": {}},
     }
     provenance = Provenance("local", "bench", {}, "onnxruntime", "1", 1, "", "")
-    return measurement("0", frame, [1000], provenance=provenance, energy_missing="none", cpus=1, seconds=1.0)
+    return measurement("0", frame, [1000], provenance=provenance, energy=NO_ENERGY, cpus=1, seconds=1.0)
 
 
 def test_what_makes_a_memory_figure_doubtful_is_warned_of() -> None:
@@ -95,7 +98,7 @@ def test_what_makes_a_memory_figure_doubtful_is_warned_of() -> None:
 def test_a_failure_says_what_to_do_next(outcome: str, advice: str) -> None:
     provenance = Provenance("local", "bench", {}, "onnxruntime", "1", 1, "", "")
     frame = {"outcome": outcome, "message": "it ended"}
-    found = measurement("0", frame, [], provenance=provenance, energy_missing="none", cpus=1, seconds=1.0)
+    found = measurement("0", frame, [], provenance=provenance, energy=NO_ENERGY, cpus=1, seconds=1.0)
     assert found.message.startswith("it ended; ")
     assert advice in found.message
     assert found.missing["peak_memory"] == f"{outcome}: {found.message}"
