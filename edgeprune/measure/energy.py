@@ -29,7 +29,8 @@ BLOCKS = 10
 _TOTALS = ("VDD_IN", "POM_5V_IN", "VDD_5V_IN", "5V_IN", "SYS_VIN")  # INA3221 of Jetson modules: they feed the others
 _FAILED_SHARE = 0.05  # of the readings
 _GAP_INTERVALS, _GAP_SHARE = 5, 0.05  # the longest gap between samples, in sampling intervals or of the window
-_CHANCE = 1e-3  # of so long a run of equal readings, where the sensor is sound
+_LEAST = 10  # readings of a value, to say how often it repeats itself
+_CHANCE = 1e-4  # of so long a run of equal readings, where the sensor is sound
 _ACROSS = 5  # equal readings on both sides of the load's beginning or end
 
 Array = NDArray[np.float64]
@@ -211,15 +212,20 @@ def _check_stuck(
     """
     same = np.diff(values) == 0
     longest, start = _longest_run(same)
-    if longest < 2:
+    if longest < 2 or longest == same.size:
+        if longest == same.size:
+            raise NotMeasuredError(_stuck(sensor, values[0], times[-1] - times[0], quantity, "all the time"))
         return
     first, last = times[start], times[start + longest]
     run = times[start : start + longest + 1]
     for edge_begin, edge_end in ((windows["before"][1], windows["load"][0]), (windows["load"][1], windows["after"][0])):
         if quantity == "power" and min((run < edge_begin).sum(), (run > edge_end).sum()) >= _ACROSS:
             raise NotMeasuredError(_stuck(sensor, values[start], last - first, quantity, "while the load changed"))
-    elsewhere = np.delete(same, slice(start, start + longest))
-    share = max(float(np.mean(elsewhere)) if elsewhere.size else 1.0, 1 / same.size)
+    outside = np.ones(same.size, dtype=bool)
+    outside[start : start + longest] = False
+    here = outside & (values[:-1] == values[start])  # a coarse sensor rests on some values more often than on others
+    share = max(float(same[chosen].mean()) for chosen in (outside, here) if chosen.sum() >= _LEAST or chosen is outside)
+    share = max(share, 1 / same.size)
     if share < 1 and same.size * share**longest < _CHANCE:
         raise NotMeasuredError(_stuck(sensor, values[start], last - first, quantity, "unlike the rest of the time"))
 
