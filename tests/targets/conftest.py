@@ -34,5 +34,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     """A server for all tests that leave it as it is."""
     if missing := sshd_missing():
         skip_or_fail(missing)
-    with Sshd({"EDGEPRUNE_LOCK": str(tmp_path_factory.mktemp("device") / "lock")}) as server:
+    device = tmp_path_factory.mktemp("device")
+    with Sshd({"EDGEPRUNE_LOCK": str(device / "lock"), "XDG_CACHE_HOME": str(device)}) as server:
         yield server

@@ -107,6 +107,20 @@ def test_shell_that_prints_without_end_is_cut_off() -> None:
         assert caught.value.outcome == "LOST"
 
 
+def test_shell_that_begins_to_print_without_end() -> None:
+    files = {".bashrc": "while [ -e ~/noisy ]; do echo noise noise noise noise noise noise noise noise; done\n"}
+    with board("sshd", shell="/bin/bash", files=files) as made:
+        with open_target(made.url()) as target:
+            (made.home / "noisy").touch()
+            channel = target.start(["cat"])
+            with pytest.raises(TargetError, match="prints without end") as caught:
+                channel.receive(20)
+            assert caught.value.outcome == "LOST"
+            (made.home / "noisy").unlink()
+        assert made.left_behind() == []
+        assert made.programs() == []
+
+
 def test_shell_that_is_no_shell_says_so() -> None:
     with board("sshd", shell="/usr/sbin/nologin") as made:
         with pytest.raises(TargetError, match="currently not available") as caught:
