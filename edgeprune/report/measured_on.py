@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeprune.records.host import core_name
-from edgeprune.records.measurement import Provenance
-from edgeprune.units import format_size
+from edgeprune.records.measurement import Energy, Provenance
+from edgeprune.units import format_energy, format_size
 
-__all__ = ["of_provenance", "of_run"]
+__all__ = ["of_energy", "of_provenance", "of_run"]
 
 
 def of_provenance(provenance: Provenance) -> str:
@@ -24,6 +24,18 @@ def of_provenance(provenance: Provenance) -> str:
             "threads": provenance.threads,
             "cores": provenance.cores,
         }
+    )
+
+
+def of_energy(energy: Energy) -> str:
+    """What the energy was read from, and what it is net of."""
+    rails = f": {' + '.join(energy.rails)}" if energy.rails else ""
+    note = f"; {energy.note}" if energy.note else ""
+    per_run_mj = energy.idle_w * energy.seconds / energy.runs * 1e3
+    return (
+        f"energy: net of {format_energy(per_run_mj, energy.gross_mj)} that the idle device draws in the same time "
+        f"(gross {format_energy(energy.gross_mj)}), {energy.runs} runs in {energy.seconds:.1f} s, read from "
+        f"{energy.sensor} ({energy.scope}{rails}) at {energy.rate_hz:.3g} Hz{note}"
     )
 
 
