@@ -6,10 +6,12 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgeprune.agent.frames import FrameError, check, parse
 from edgeprune.errors import TargetError
 from edgeprune.targets.base import Channel
 
@@ -19,6 +21,7 @@ PROTOCOL = 1
 BANNER_LIMIT = 64 * 1024  # bytes that a login shell may print before the agent's first line
 LINE_LIMIT = 1 << 20
 PING_S = 15.0
+_MOST_SAMPLES = 10**8
 SILENCE_S = 60.0  # the agent speaks every 5 s while it works
 
 
@@ -38,6 +41,8 @@ class AgentClient:
         self._where = where
         self._silence_s = silence_s
         self._buffer = bytearray()
+        self._searched = 0  # bytes of the buffer without a newline
+        self._requests: Sequence[str] | None = None  # that the agent knows
         self._number = 0
         self._sending = threading.Lock()
         self._closed = threading.Event()
@@ -63,9 +68,13 @@ class AgentClient:
                         outcome="LOST",
                     )
                 continue
+            self._check_protocol(frame)
             kind = frame.get("type")
+            if kind not in {"hello", "busy", "waiting"}:
+                raise self._unexpected(f"{str(kind)[:80]!r} came before hello")
+            self._check(frame)
             if kind == "hello":
-                self._check_protocol(frame)
+                self._requests = frame.get("requests")
                 return frame
             owner = _owner(frame.get("holder") or {})
             if kind == "busy":
@@ -84,22 +93,36 @@ class AgentClient:
         on_beat: Callable[[Mapping[str, Any]], None] = lambda _: None,
         **parameters: Any,
     ) -> Reply:
-        """Send a request and wait for its result, at most `timeout_s`; `on_beat` gets each heartbeat."""
+        """Send a request and wait for its result, at most `timeout_s`; `on_beat` gets each heartbeat.
+
+        Raises TargetError: CRASHED where the agent refuses, TIMEOUT, LOST (also for an answer that cannot be one).
+        """
+        if self._requests is not None and request not in self._requests:
+            raise self._unexpected(f"it cannot {request!r}, only {', '.join(self._requests)}")
+        most = (parameters.get("policy") or {}).get("max_runs", _MOST_SAMPLES)
         self._number += 1
         self._send({"request": request, "id": self._number, **parameters})
         end = time.monotonic() + timeout_s
-        samples: list[int] = []
+        samples = array("q")
         while True:
             frame = self._frame(min(end, time.monotonic() + self._silence_s))
             kind = frame.get("type")
-            if kind == "error":
-                raise TargetError(f"{self._where}: the agent refused: {frame.get('message')}", outcome="CRASHED")
-            if frame.get("id") != self._number:
+            number = frame.get("id")
+            if isinstance(number, int) and number > self._number:
+                raise self._unexpected(f"an answer to request {number}, which was not made")
+            self._check(frame, request, parameters)
+            if kind == "error" and number in {None, self._number}:
+                raise TargetError(f"{self._where}: the agent refused: {frame['message']}", outcome="CRASHED")
+            if kind in {"hello", "busy", "waiting"}:
+                raise self._unexpected(f"{kind!r} came after hello")
+            if number != self._number:
                 continue  # the late answer to a request that was given up
             if kind == "result":
                 return Reply(frame, tuple(samples))
             if kind == "samples":
-                samples.extend(int(value) for value in frame["ns"])
+                samples.extend(frame["ns"])
+                if len(samples) > most:
+                    raise self._unexpected(f"more than {most} samples")
             else:
                 on_beat(frame)
 
@@ -112,11 +135,25 @@ class AgentClient:
         self._channel.close()
 
     def _check_protocol(self, frame: Mapping[str, Any]) -> None:
-        if frame.get("edgeprune_agent") != PROTOCOL:
+        if frame["edgeprune_agent"] != PROTOCOL:
             raise TargetError(
-                f"{self._where}: the agent speaks protocol {frame.get('edgeprune_agent')}, not {PROTOCOL}",
+                f"{self._where}: the agent speaks protocol {str(frame['edgeprune_agent'])[:20]}, not {PROTOCOL}",
+                hint="another version of edgeprune measures there: use the same one, or wait until it ends",
                 outcome="LOST",
             )
+
+    def _check(self, frame: Mapping[str, Any], request: str = "", asked: Mapping[str, Any] | None = None) -> None:
+        try:
+            check(frame, request, asked)
+        except FrameError as error:
+            raise self._unexpected(str(error)) from error
+
+    def _unexpected(self, what: str) -> TargetError:
+        return TargetError(
+            f"{self._where}: the agent's answer is not what the protocol says: {what}",
+            hint="no figure was made of it; is something else than edgeprune's agent answering?",
+            outcome="LOST",
+        )
 
     def _send(self, message: Mapping[str, Any]) -> None:
         data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
@@ -132,22 +169,21 @@ class AgentClient:
     def _frame(self, end: float) -> Mapping[str, Any]:
         line = self._line(end)
         try:
-            frame = json.loads(line)
-        except ValueError:
-            frame = None
-        if not isinstance(frame, dict):
-            raise TargetError(f"{self._where}: the agent's answer is garbled: {line[:80]!r}", outcome="LOST")
-        return frame
+            return parse(line)
+        except FrameError as error:
+            raise self._unexpected(str(error)) from error
 
     def _line(self, end: float) -> bytes:
         while True:
-            position = self._buffer.find(b"\n")
+            position = self._buffer.find(b"\n", self._searched)
+            if max(position, len(self._buffer) if position < 0 else 0) > LINE_LIMIT:
+                raise TargetError(f"{self._where}: a line of more than {LINE_LIMIT} bytes", outcome="LOST")
             if position >= 0:
                 line = bytes(self._buffer[:position])
                 del self._buffer[: position + 1]
+                self._searched = 0
                 return line
-            if len(self._buffer) > LINE_LIMIT:
-                raise TargetError(f"{self._where}: a line of more than {LINE_LIMIT} bytes", outcome="LOST")
+            self._searched = len(self._buffer)
             data = self._channel.receive(max(0.0, end - time.monotonic()))
             if not data:
                 raise TargetError(
@@ -167,10 +203,10 @@ def _agent_frame(line: bytes) -> Mapping[str, Any] | None:
     if not line.startswith(b"{"):
         return None
     try:
-        frame = json.loads(line)
-    except ValueError:
+        frame = parse(line)
+    except FrameError:
         return None
-    return frame if isinstance(frame, dict) and "edgeprune_agent" in frame else None
+    return frame if "edgeprune_agent" in frame else None
 
 
 def _quoted(diagnostics: str) -> str:
