@@ -120,7 +120,7 @@ _COMMANDS = {
     "sparsify": "edgeprune.cli.sparsify:sparsify_command",
     "verify": "edgeprune.cli.inspect:verify_command",
     "export": "edgeprune.cli.model:export_command",
-    "measure": "edgeprune.cli.model:measure_command",
+    "measure": "edgeprune.cli.measure:measure_command",
     "device": "edgeprune.cli.device:device_group",
 }
 

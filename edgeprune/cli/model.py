@@ -1,4 +1,4 @@
-"""Commands on a model or an artifact: prune, export, measure."""
+"""Commands on a model: prune, export."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprune.cli.options import as_json, budget_options, device_options, emit
+from edgeprune.cli.options import as_json, emit
 from edgeprune.cli.progress import open_progress
 from edgeprune.cli.source import SOURCE, captured_from
 from edgeprune.errors import UsageError
@@ -15,11 +15,8 @@ from edgeprune.errors import UsageError
 if TYPE_CHECKING:
     from edgeprune.graph.captured import Captured
     from edgeprune.graph.selection import Compare
-    from edgeprune.records.budget import BudgetCheck
-    from edgeprune.records.figures import Figures
-    from edgeprune.records.measurement import Measurement
 
-__all__ = ["export_command", "measure_command", "prune_command"]
+__all__ = ["export_command", "prune_command"]
 
 
 @click.command("prune", epilog=SOURCE, short_help="Prune a model by a ratio, without a device.")
@@ -165,57 +162,6 @@ def export_command(source: str, output: Path, file_format: str, json_output: boo
     click.echo(f"{manifest}: worst relative difference to the model {artifact.provenance['parity_error']:.2g}")
 
 
-@click.command("measure", short_help="Measure an exported file on a device.")
-@click.argument("artifact", type=click.Path(path_type=Path))
-@device_options
-@budget_options
-@click.option("--energy", is_flag=True, help="Measure energy as well (half a minute); --max-energy does so too.")
-@as_json
-def measure_command(
-    *, artifact: Path, target: str | None, profile: str | None, energy: bool, json_output: bool, **maxima: str | None
-) -> int:
-    """Measure ARTIFACT (an .onnx file) on a device: latency, peak memory, size, energy.
-
-    With limits the exit code tells whether they are met; accuracy is not known here.
-    """
-    from edgeprune.export import manifest
-    from edgeprune.pipeline.measure import measure
-    from edgeprune.records import codec
-    from edgeprune.records.budget import Budget
-    from edgeprune.records.figures import figures_of
-    from edgeprune.records.measurement import Outcome
-    from edgeprune.records.project import budget_overrides
-
-    budget = budget_overrides(Budget(), **maxima)
-    for limit in budget.limits:
-        if limit.relative or limit.is_accuracy:
-            raise UsageError(
-                f"{limit.text!r} needs the dense model, which `measure` does not know",
-                hint="give an absolute limit, or use `edgeprune run`",
-            )
-    with open_progress() as progress:
-        described = manifest.read(artifact)
-        measurement = measure(
-            described,
-            target=target or "local",
-            profile=profile or "host",
-            progress=progress,
-            energy=energy or any(limit.figure == "energy" for limit in budget.limits),
-        )
-    figures = figures_of(measurement, described, None)
-    check = budget.check(figures, {})
-    if json_output:
-        emit({**codec.to_json(measurement), "check": codec.to_json(check)})
-    else:
-        for line in _measurement_lines(measurement, figures, check):
-            click.echo(line)
-    if measurement.outcome is Outcome.OOM:
-        return 1  # that it does not fit is the answer, and not a failed attempt
-    if not measurement.outcome.is_result:
-        return 3
-    return {"met": 0, "violated": 1, "unknown": 3}[check.state.value]
-
-
 def _multiples(options: tuple[str, ...]) -> dict[str, int]:
     """Of "stage1.*=16" and "8" the multiples by pattern; a bare number is for what no pattern fits."""
     multiples: dict[str, int] = {}
@@ -277,30 +223,4 @@ def _fidelity_lines(report: dict[str, Any] | None) -> list[str]:
             if any(value is not None for value in values):
                 told = " -> ".join("undefined" if value is None else format(value, form) for value in values)
                 lines.append(f"output {output['name']}: {figure.replace('_', ' ')} {told}")
-    return lines
-
-
-def _measurement_lines(measurement: Measurement, figures: Figures, check: BudgetCheck) -> list[str]:
-    from edgeprune.records.figures import format_figure
-    from edgeprune.report.measured_on import of_provenance
-    from edgeprune.report.text import UP_TO
-
-    lines = [f"outcome: {measurement.outcome.value}" + (f": {measurement.message}" if measurement.message else "")]
-    for name, figure in figures.items():
-        if figure.value is None:
-            lines.append(f"{name}: missing: {figure.missing}")
-            continue
-        text = format_figure(name, figure.value)
-        upper = text if figure.upper is None else format_figure(name, figure.upper, figure.value)
-        lines.append(f"{name}: {text}" + (f" (up to {upper})" if upper != text else ""))
-    if any("(up to " in line for line in lines):
-        lines.append(UP_TO)
-    if measurement.provenance is not None:
-        lines.append(of_provenance(measurement.provenance))
-    lines += [f"warning: {warning}" for warning in measurement.warnings]
-    for entry in check.limits:
-        found = figures.get(entry.limit.figure)
-        said = found is not None and found.missing == entry.reason  # above
-        reason = f": {'missing' if said else entry.reason}" if entry.reason else ""
-        lines.append(f"limit {entry.limit.metric} {entry.limit.text}: {entry.state.value}{reason}")
     return lines

@@ -74,6 +74,16 @@ class EnergyRun:
             self._clocks.append({"ns": float(frame["ns"]), "wall": time.time(), "monotonic": time.monotonic()})
         return frame.get("type") in {"power", "clock"}
 
+    def host_samples(self) -> dict[str, Any]:
+        """What a meter on the host read, and when the device's clock was heard; for a recording."""
+        return {"metered": self._metered, "clocks": self._clocks, "fault": self._meter_fault, "missing": self.missing}
+
+    def take_host_samples(self, data: Mapping[str, Any]) -> None:
+        """The same, of a recording, in place of what was read and heard here."""
+        self._metered = [(float(at), float(watts)) for at, watts in data["metered"]]
+        self._clocks = list(data["clocks"])
+        self._meter_fault = str(data["fault"])
+
     def result(self, told: Mapping[str, Any]) -> Energy | None:
         """The record of what the agent `told`; None with the reason in `missing`. After the `with` statement."""
         if self.missing or self.request is None:

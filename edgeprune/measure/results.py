@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.measure.statistics import median_share, summarize
+from edgeprune.measure.sustained import sustained_warnings, windows
 from edgeprune.records.measurement import Measurement, Memory, Outcome, Provenance
 
 if TYPE_CHECKING:
@@ -97,7 +98,19 @@ def measurement(
             f"while its energy was measured an inference took {energy_used.latency_ms:.4g} ms, "
             f"else {latency.mean_ms:.4g} ms"
         )
-    if not latency.converged:
+    sustained = frame.get("sustained")
+    found = windows(samples_ns, sustained["trace"], sustained["pass_s"]) if sustained else ()
+    if found:
+        warnings += sustained_warnings(found)
+    if not timed.get("warm", True):
+        warnings.append("runs still got faster when the warm-up ended: a longer `warmup_s` gives steadier figures")
+    if latency.modes is not None:
+        two = latency.modes
+        warnings.append(
+            f"runs are of two kinds: {two.low_share:.0%} about {two.low_ms:.4g} ms, {two.high_share:.0%} about "
+            f"{two.high_ms:.4g} ms; the device switches between two states (clocks, cores, another program)"
+        )
+    if not latency.converged and not sustained:
         warnings.append(
             f"the interval of the median is still {median_share(latency):.1%} wide after {latency.samples} runs"
         )
@@ -112,6 +125,7 @@ def measurement(
         conditions={**conditions, "memory_workers": workers},
         warnings=tuple(warnings),
         seconds=seconds,
+        sustained=found,
     )
 
 

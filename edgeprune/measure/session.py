@@ -9,6 +9,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,7 @@ from edgeprune.records.measurement import Measurement, Outcome, Provenance
 from edgeprune.targets.base import Target
 
 if TYPE_CHECKING:
+    from edgeprune.measure.recording import Recording
     from edgeprune.records.profile import DeviceProfile, MeasurementPolicy
 
 __all__ = ["Session"]
@@ -35,6 +37,7 @@ _HELLO_S = 90.0  # a small board takes long to import its runtime
 _GRACE_S = 30.0  # beyond the agent's own deadline
 _RETRY_S = 2.0
 _KEPT_ARTIFACTS = 4  # on the device, for measuring again: the dense model and the latest
+_NO_CAP = 10**8  # runs
 _COMPARE_S = 2.5  # in each worker of a comparison
 _TRUSTED_S = 10.0  # a link that was used so lately is taken for sound
 
@@ -95,18 +98,32 @@ class Session:
         """The machine and its present conditions; raises TargetError."""
         return self._alive().request("probe", timeout_s=_GRACE_S).frame
 
-    def measure(self, artifact: Artifact) -> Measurement:
+    def measure(
+        self, artifact: Artifact, *, sustained_s: float | None = None, recording: Recording | None = None
+    ) -> Measurement:
         """Measure one artifact. Every failure of the device or the link is an outcome in the record.
 
-        Raises StorageError where the artifact itself cannot be read or is not what its record says.
+        With `sustained_s` the runs go on for that long, and throttling is not a failure but what is looked for. All
+        that the device says goes into `recording`. Raises StorageError where the artifact itself cannot be read or is
+        not what its record says.
         """
         _check_unchanged(artifact)
         started = time.monotonic()
         started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        policy = self.policy
+        if sustained_s is not None:
+            policy = replace(
+                policy,
+                min_s=sustained_s,
+                max_s=sustained_s,
+                max_runs=_NO_CAP,
+                deadline_s=policy.deadline_s + 2 * sustained_s,  # the samples must come over as well
+            )
         energy = EnergyRun(self.profile, self.policy, self._energy)
         try:
             with self._progress.step(f"measuring on {self.target.name}") as step, energy:
-                reply = self._measure(artifact, step, energy)
+                request = self._request(artifact, energy, policy, sustained=sustained_s is not None)
+                reply = self._asked(request, step, energy, policy, recording)
         except TargetError as error:
             outcome, message = self._diagnose(error)
             return results.failed(
@@ -116,7 +133,7 @@ class Session:
                 provenance=self._provenance(started_at, {}),
                 seconds=time.monotonic() - started,
             )
-        return results.measurement(
+        measured = results.measurement(
             artifact.sha256,
             reply.frame,
             reply.samples_ns,
@@ -125,27 +142,24 @@ class Session:
             cpus=self._cpus,
             seconds=time.monotonic() - started,
         )
+        if recording is not None:
+            asked, cpus = self._energy, self._cpus
+            recording.finish(measured, profile=self.profile, policy=self.policy, energy=energy, asked=asked, cpus=cpus)
+        return measured
 
-    def _measure(self, artifact: Artifact, step: Step, energy: EnergyRun) -> Reply:
-        client = self._alive()
-        model = self._sent(artifact)
-        policy = self.policy
-        attempt_s = policy.deadline_s + energy.seconds + policy.cool_down_s
-
-        def on_beat(beat: Mapping[str, Any]) -> None:
-            if not energy.take(beat):
-                step.advance(0, f"{beat.get('stage', '')}, {beat.get('elapsed_s', 0):.0f} s")
-
-        return client.request(
-            "measure",
-            timeout_s=(1 + policy.throttle_retries) * attempt_s + _GRACE_S,
-            on_beat=on_beat,
-            model=model,
-            discard=self._outdated(),
-            inputs=_inputs(artifact),
-            seed=self._seed,
-            deadline_s=policy.deadline_s,
-            policy={
+    def _request(
+        self, artifact: Artifact, energy: EnergyRun, policy: MeasurementPolicy, *, sustained: bool
+    ) -> dict[str, Any]:
+        """What the agent is asked for; sends the artifact where it is not there yet."""
+        self._alive()
+        return {
+            "model": self._sent(artifact),
+            "discard": self._outdated(),
+            "inputs": _inputs(artifact),
+            "seed": self._seed,
+            "deadline_s": policy.deadline_s,
+            "sustained": sustained,
+            "policy": {
                 **self._policy(),
                 "min_s": policy.min_s,
                 "max_s": policy.max_s,
@@ -157,7 +171,30 @@ class Session:
                 "throttle_retries": policy.throttle_retries,
                 "energy": energy.request,
             },
-        )
+        }
+
+    def _asked(
+        self,
+        request: Mapping[str, Any],
+        step: Step,
+        energy: EnergyRun,
+        policy: MeasurementPolicy,
+        recording: Recording | None,
+    ) -> Reply:
+        attempt_s = policy.deadline_s + energy.seconds + policy.cool_down_s
+        frames: list[Mapping[str, Any]] = []
+
+        def on_beat(beat: Mapping[str, Any]) -> None:
+            frames.append(beat)
+            if not energy.take(beat):
+                step.advance(0, f"{beat.get('stage', '')}, {beat.get('elapsed_s', 0):.0f} s")
+
+        timeout_s = (1 + policy.throttle_retries) * attempt_s + _GRACE_S
+        reply = self._alive().request("measure", timeout_s=timeout_s, on_beat=on_beat, **request)
+        if recording is not None:
+            recording.hello, recording.request = self._hello, request
+            recording.frames, recording.samples_ns = [*frames, reply.frame], reply.samples_ns
+        return reply
 
     def compare(self, artifact: Artifact, against: Artifact, *, workers: int = 8) -> Comparison:
         """Run two artifacts in turn in `workers` fresh processes. Failures are outcomes in the record.
@@ -171,17 +208,21 @@ class Session:
         sha256s = artifact.sha256, against.sha256
         try:
             with self._progress.step(f"comparing on {self.target.name}") as step:
-                frame = self._alive().request(
-                    "compare",
-                    timeout_s=self.policy.deadline_s + _GRACE_S,
-                    on_beat=lambda beat: step.advance(0, f"{beat.get('elapsed_s', 0):.0f} s"),
-                    arms=[{"model": self._sent(one), "inputs": _inputs(one)} for one in (artifact, against)],
-                    discard=self._outdated(),
-                    seed=self._seed,
-                    workers=workers,
-                    deadline_s=self.policy.deadline_s,
-                    policy={**self._policy(), "compare_s": _COMPARE_S},
-                ).frame
+                frame = (
+                    self._alive()
+                    .request(
+                        "compare",
+                        timeout_s=self.policy.deadline_s + _GRACE_S,
+                        on_beat=lambda beat: step.advance(0, f"{beat.get('elapsed_s', 0):.0f} s"),
+                        arms=[{"model": self._sent(one), "inputs": _inputs(one)} for one in (artifact, against)],
+                        discard=self._outdated(),
+                        seed=self._seed,
+                        workers=workers,
+                        deadline_s=self.policy.deadline_s,
+                        policy={**self._policy(), "compare_s": _COMPARE_S},
+                    )
+                    .frame
+                )
         except TargetError as error:
             outcome, message = self._diagnose(error)
             frame = {"outcome": outcome.value, "message": message}

@@ -114,8 +114,9 @@ def modes(samples_ms: Sequence[float] | NDArray[np.float64]) -> Modes | None:
     """Two separate states of the device, where the samples show them; None where they are of one kind.
 
     The logarithms are split where the variance between the parts is greatest (Otsu 1979,
-    doi:10.1109/TSMC.1979.4310076). The parts are two modes where each holds a tenth of the samples, their medians lie 5 % apart, and between these
-    medians there is a valley: their middle third holds less than a twentieth of what lies between them.
+    doi:10.1109/TSMC.1979.4310076). The parts are two modes where each holds a tenth of the samples, their medians lie
+    5 % apart, and between these medians there is a valley: their middle third holds less than a twentieth of what lies
+    between them.
     """
     values = np.sort(np.asarray(samples_ms, np.float64))
     count = len(values)

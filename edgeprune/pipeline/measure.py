@@ -11,6 +11,7 @@ from edgeprune.records.artifact import Artifact
 from edgeprune.records.measurement import Measurement
 
 if TYPE_CHECKING:
+    from edgeprune.measure.recording import Recording
     from edgeprune.records.profile import DeviceProfile, MeasurementPolicy
     from edgeprune.targets.base import Target
 
@@ -25,11 +26,14 @@ def measure(
     policy: MeasurementPolicy | None = None,
     progress: Progress = SILENT,
     energy: bool = False,
+    sustained_s: float | None = None,
+    recording: Recording | None = None,
     **options: Any,
 ) -> Measurement:
     """Measure an artifact, or a file described by its manifest or by itself; `options` are the target's.
 
-    `energy` asks for energy as well; the profile's policy may ask for it anyhow, or forbid it.
+    `energy` asks for energy as well; the profile's policy may ask for it anyhow, or forbid it. With `sustained_s` the
+    runs go on for that long; all that the device says goes into `recording`.
     A failed measurement is an outcome in the record; so is, as a warning, where the device differs from the profile.
     Raises TargetError where the device cannot be reached, UsageError where target, profile or file are not usable, or
     the device is of another architecture than the profile.
@@ -45,7 +49,7 @@ def measure(
     device = open_target(target, **options) if isinstance(target, str) else target
     with Session(device, kind, policy=policy, progress=progress, energy=energy) as session:
         check_architecture(kind, session.machine, device.name)
-        measured = session.measure(found)
+        measured = session.measure(found, sustained_s=sustained_s, recording=recording)
         return replace(
             measured,
             warnings=(

@@ -20,7 +20,7 @@ from edgeprune.cli import main as boundary
 from edgeprune.cli.main import cli, run_cli
 
 COMMANDS = ["init", "run", "report", "explain", "prune", "sparsify", "verify", "export", "measure", "device"]
-DEVICE_COMMANDS = ["list", "show", "schema", "probe", "trust"]
+DEVICE_COMMANDS = ["setup", "check", "remove", "list", "show", "schema", "probe", "trust"]
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_an_interrupt_says_how_to_resume(raising: Callable[..., None], capsys: p
     [
         (["rum"], "there is no command 'rum', did you mean 'run'?", "edgeprune"),
         (["device", "lost"], "there is no command 'lost', did you mean 'list'?", "edgeprune device"),
-        (["measure"], "Missing argument 'ARTIFACT'.", "edgeprune measure"),
+        (["measure"], "give a file to measure, or --replay a recording", "edgeprune measure"),
         (["run", "--sead", "1"], "No such option '--sead'", "edgeprune run"),
         (["run", "--seed", "one"], "Invalid value for '--seed': 'one' is not a valid integer.", "edgeprune run"),
     ],

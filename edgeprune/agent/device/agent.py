@@ -118,6 +118,7 @@ class Agent:
         watch = Watch(self.out, self.root, request["id"], "latency")
         task = dict(request["policy"], model=request["model"], inputs=request["inputs"], seed=request["seed"])
         timed = run_pass(dict(task, task="latency"), deadline, watch.beat_with_trace if sustained else watch.beat)
+        pass_s = time.monotonic() - watch.started
         watch.stage = "memory"
         missing = {}
         memory = []
@@ -147,7 +148,7 @@ class Agent:
             "latency": timed.result(),
             "memory": memory,
             "missing": missing,
-            "trace": watch.trace,
+            "sustained": {"trace": watch.trace, "pass_s": pass_s} if sustained else None,
             "energy": energy,
             "conditions": watch.conditions(),
         }

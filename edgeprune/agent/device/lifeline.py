@@ -8,7 +8,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any  # noqa: F401  in a comment that says a type
 
 from .lock import DeviceLock
 from .passes import Pass
@@ -24,7 +24,7 @@ class Lifeline:
         self.lock = lock
         self.folder = folder
         self.idle_s = idle_s
-        self.requests = queue.Queue()  # type: queue.Queue[dict[str, Any]]
+        self.requests: "queue.Queue[dict[str, Any]]" = queue.Queue()
         self.own_group = False
         if os.getpgrp() != os.getpid():
             os.setsid()
@@ -51,7 +51,7 @@ class Lifeline:
         try:
             request = json.loads(line.decode())
             name = request["request"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             self.requests.put({"request": "unreadable"})
             return
         if name == "bye":
