@@ -8,7 +8,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
-from typing import Any  # noqa: F401  in a comment that says a type
+from typing import Any
 
 from .lock import DeviceLock
 from .passes import Pass

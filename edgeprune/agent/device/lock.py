@@ -1,4 +1,4 @@
-"""The device's lock: two users never measure at once."""
+"""The device's lock: two users never measure at once, and who came first is next."""
 
 import fcntl
 import json
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .frames import HEARTBEAT_S, PROTOCOL, Frames
+from .turns import Turn, is_current, open_shared
 
 
 def lock_path() -> Path:
@@ -32,22 +33,15 @@ class DeviceLock:
 
     def try_take(self, owner: str) -> "dict[str, Any] | None":
         """None where the lock is ours now, else who holds it."""
-        descriptor = self.open()
+        descriptor = open_shared(self.path)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            text = os.pread(descriptor, 1000, 0).decode("utf-8", "replace")
+            holder = holder_of(descriptor)
             os.close(descriptor)
-            try:
-                return dict(json.loads(text))
-            except ValueError:
-                return {"owner": "unknown"}
+            return holder
         held = os.fstat(descriptor)
-        try:
-            current = self.path.stat().st_ino == held.st_ino
-        except FileNotFoundError:
-            current = False
-        if not current:
+        if not is_current(descriptor, self.path):
             os.close(descriptor)
             return {"owner": "released just now"}
         if not stat.S_ISREG(held.st_mode) or held.st_nlink != 1:
@@ -59,22 +53,16 @@ class DeviceLock:
             os.pwrite(descriptor, json.dumps({"owner": owner, "pid": os.getpid(), "since": time.time()}).encode(), 0)
         return None
 
-    def open(self) -> int:
-        flags = os.O_CLOEXEC | os.O_NOFOLLOW
-        for mode, extra in ((os.O_RDWR, 0), (os.O_RDONLY, 0), (os.O_RDWR, os.O_CREAT)):
-            try:
-                descriptor = os.open(str(self.path), mode | extra | flags, 0o666)
-            except (FileNotFoundError, PermissionError):
-                if extra:
-                    raise
-                continue
-            if extra:
-                try:
-                    os.fchmod(descriptor, 0o666)  # past the umask: other users of the device lock it as well
-                except PermissionError:
-                    return descriptor  # another user created it between our two tries
-            return descriptor
-        raise FileNotFoundError(str(self.path))
+    def holder(self) -> "dict[str, Any]":
+        """Who holds it, as far as it can be read; with somebody in the line before us it may be nobody yet."""
+        try:
+            descriptor = os.open(str(self.path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except (FileNotFoundError, PermissionError):
+            return {"owner": "another who waits"}
+        try:
+            return holder_of(descriptor)
+        finally:
+            os.close(descriptor)
 
     def release(self) -> None:
         if self.descriptor >= 0:
@@ -86,19 +74,36 @@ class DeviceLock:
             self.descriptor = -1
 
 
+def holder_of(descriptor: int) -> "dict[str, Any]":
+    """What the lock's file says: text of other users, of which only owner, process and time are taken."""
+    try:
+        said = json.loads(os.pread(descriptor, 1000, 0).decode("utf-8", "replace"))
+        holder = {"owner": str(said["owner"])[:200]}  # type: dict[str, Any]
+        for name, kinds in (("pid", int), ("since", (int, float))):
+            if isinstance(said.get(name), kinds) and said[name] > 0:
+                holder[name] = said[name]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {"owner": "unknown"}
+    return holder
+
+
 def wait_for_lock(lock: DeviceLock, owner: str, wait_s: float, out: Frames) -> bool:
-    """Take the lock, waiting up to `wait_s`; says `waiting` and at last `busy` with the owner."""
+    """Take the lock, waiting up to `wait_s` in line; says `waiting` and at last `busy` with the owner."""
     end = time.monotonic() + wait_s
     said = -HEARTBEAT_S
-    while True:
-        holder = lock.try_take(owner)
-        if holder is None:
-            return True
-        now = time.monotonic()
-        if now >= end:
-            out.send(type="busy", edgeprune_agent=PROTOCOL, holder=holder)
-            return False
-        if now - said >= HEARTBEAT_S:
-            said = now
-            out.send(type="waiting", edgeprune_agent=PROTOCOL, holder=holder)
-        time.sleep(0.2)
+    turn = Turn(lock.path.parent / (lock.path.name + ".line"))
+    try:
+        while True:
+            holder = lock.try_take(owner) if turn.has_come() else lock.holder()
+            if holder is None:
+                return True
+            now = time.monotonic()
+            if now >= end:
+                out.send(type="busy", edgeprune_agent=PROTOCOL, holder=holder)
+                return False
+            if now - said >= HEARTBEAT_S:
+                said = now
+                out.send(type="waiting", edgeprune_agent=PROTOCOL, holder=holder)
+            time.sleep(0.2)
+    finally:
+        turn.leave()
