@@ -161,7 +161,7 @@ def energy(trace: Trace, phases: Mapping[str, Any], sensor: PowerSensor, policy:
         sensor=sensor.name,
         scope=sensor.scope,
         samples=int(np.count_nonzero((times >= begin) & (times <= end))),
-        rails=add_up(sensor),
+        rails=tuple(phases.get("rails") or add_up(sensor)),
         note=sensor.note,
         rate_hz=(len(times) - 1) / (times[-1] - times[0]),
         runs=runs,
