@@ -27,9 +27,7 @@ recovery: {epochs: 2}
 """
 
 
-def test_a_bare_board_is_equipped_without_network(
-    board: EmulatedBoard, wheelhouse: Path, cli: Cli, profile: Path, small_onnx: Path
-) -> None:
+def test_a_bare_board_is_equipped_without_network(board: EmulatedBoard, wheelhouse: Path, cli: Cli) -> None:
     if board.equipped:
         pytest.skip("the board is equipped already")
     assert board.sh("python3 -c 'import numpy' 2>&1 || true; command -v pip || true", "pi").endswith("'numpy'\n")
@@ -42,10 +40,8 @@ def test_a_bare_board_is_equipped_without_network(
     assert [name for name, finding in findings.items() if finding["state"] == "failed"] == ["runtime"], out
     assert findings["runtime"]["fix"].startswith("edgeprune device setup ssh://pi@127.0.0.1:")
     assert "No module named 'numpy'" in findings["runtime"]["message"]
-    code, out, err = cli("measure", small_onnx, "--target", board.url(), "--profile", profile, "--json")
-    assert (code, json.loads(out)["outcome"]) == (3, "NO_RUNTIME"), out + err
     assert board.left_behind() == []
-    assert board.listing() == board.before  # looking and failing leave nothing
+    assert board.listing() == board.before  # looking leaves nothing
 
     code, out, err = cli("device", "setup", board.url(), "--wheelhouse", wheelhouse, "--json")
     assert code == 0, err
@@ -62,17 +58,13 @@ def test_a_bare_board_is_equipped_without_network(
     assert (code, json.loads(out)["installed_now"], "sending" in err) == (0, False, False)
 
 
-def test_the_runtime_is_found_and_healthy(equipped: EmulatedBoard, cli: Cli, profile: Path) -> None:
-    code, out, _ = cli("device", "probe", equipped.url(), "--profile", profile, "--json")
-    seen = json.loads(out)
-    assert (code, seen["runtimes"]["onnxruntime"]["version"]) == (0, VERSION)
-    assert (seen["machine"]["arch"], seen["machine"]["cpu"]) == ("aarch64", "0xd08")  # a Cortex-A72
+def test_the_runtime_is_found_and_healthy(equipped: EmulatedBoard, cli: Cli) -> None:
     code, out, _ = cli("device", "check", equipped.url(), "--json")
     findings = json.loads(out)["findings"]
     assert code == 0
     names = [finding["name"] for finding in findings]
     assert names == ["reachable", "lock", "runtime", "space", "clock", "heat", "swap", "load"]
-    assert {f["state"] for f in findings if f["name"] != "load"} == {"ok"}
+    assert {finding["state"] for finding in findings if finding["name"] != "load"} == {"ok"}
 
 
 def test_a_file_is_measured_over_ssh(equipped: EmulatedBoard, cli: Cli, profile: Path, small_onnx: Path) -> None:
@@ -83,7 +75,9 @@ def test_a_file_is_measured_over_ssh(equipped: EmulatedBoard, cli: Cli, profile:
     assert measured["outcome"] == "OK"
     assert measured["latency"]["samples"] >= 20
     assert measured["memory"]["process_peak_bytes"] > 10 << 20
-    assert measured["provenance"]["runtime_version"] == VERSION
+    provenance = measured["provenance"]
+    assert provenance["runtime_version"] == VERSION
+    assert (provenance["machine"]["arch"], provenance["machine"]["cpu"]) == ("aarch64", "0xd08")  # a Cortex-A72
     assert equipped.left_behind() == []
 
 
