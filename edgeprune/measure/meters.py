@@ -51,13 +51,14 @@ class CsvMeter:
 
     def stop(self) -> Sequence[tuple[float, float]]:
         try:
-            with self._path.open(newline="", encoding="utf-8") as file:
-                rows = csv.DictReader(file)
-                if not {"time", "power_w"} <= set(rows.fieldnames or ()):
-                    raise MeterError(f"{self._path}: the first line is to name the columns time and power_w")
-                samples = [_sample(row["time"], row["power_w"], str(self._path)) for row in rows]
+            text = self._path.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
             raise MeterError(f"cannot read {self._path}: {error.strerror}") from error
+        whole = text[: text.rfind("\n") + 1]  # the last line may be half written
+        rows = csv.DictReader(whole.splitlines())
+        if not {"time", "power_w"} <= set(rows.fieldnames or ()):
+            raise MeterError(f"{self._path}: the first line is to name the columns time and power_w")
+        samples = [_sample(row["time"], row["power_w"], str(self._path)) for row in rows]
         return [sample for sample in samples if sample[0] >= self._since - 1]
 
 

@@ -232,7 +232,7 @@ def test_energy_is_measured_where_it_is_asked_for() -> None:
 def test_a_csv_file(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     now = time.time()
-    path.write_text(f"time,power_w\n{now - 60},1\n{now + 1},2.5\n{now + 2},3\n")
+    path.write_text(f"time,power_w\n{now - 60},1\n{now + 1},2.5\n{now + 2},3\n{now + 3},1")  # half of 12.5
     meter = CsvMeter(str(path))
     meter.start()
     assert meter.stop() == [(now + 1, 2.5), (now + 2, 3.0)]
