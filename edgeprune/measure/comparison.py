@@ -20,6 +20,7 @@ __all__ = ["LEAST_DIFFERENCE", "comparison", "judged"]
 
 LEAST_DIFFERENCE = 0.005  # of the latency: below, no product notices, and layout in memory alone does as much
 _ALPHA = 0.05
+_ALPHA_CLAIM = 0.01  # a difference is claimed where an interval of 99 % excludes that there is none
 
 Pairs = Sequence[Sequence[Sequence[float]]]  # per worker, per pair of blocks: both medians
 
@@ -30,10 +31,10 @@ def judged(workers: Pairs) -> tuple[float, float, float, Verdict]:
 
     logs = [standard.median(math.log(first / second) for first, second in pairs) for pairs in workers]
     mean = standard.fmean(logs)
-    student = float(special.stdtrit(len(logs) - 1, 1 - _ALPHA / 2))
-    half = student * standard.stdev(logs) / math.sqrt(len(logs))
+    error = standard.stdev(logs) / math.sqrt(len(logs))
+    half, claim = (float(special.stdtrit(len(logs) - 1, 1 - alpha / 2)) * error for alpha in (_ALPHA, _ALPHA_CLAIM))
     ratio, lower, upper = math.exp(mean), math.exp(mean - half), math.exp(mean + half)
-    if abs(ratio - 1) < LEAST_DIFFERENCE or lower <= 1 <= upper:
+    if abs(ratio - 1) < LEAST_DIFFERENCE or abs(mean) <= claim:
         return ratio, lower, upper, "no difference"
     return ratio, lower, upper, "faster" if ratio < 1 else "slower"
 
