@@ -98,8 +98,8 @@ def measurement(
             f"while its energy was measured an inference took {energy_used.latency_ms:.4g} ms, "
             f"else {latency.mean_ms:.4g} ms"
         )
-    sustained = frame.get("sustained")
-    found = windows(samples_ns, sustained["trace"], sustained["pass_s"]) if sustained else ()
+    sustained = frame.get("trace") is not None
+    found = windows(samples_ns, frame["trace"], frame["pass_s"]) if sustained else ()
     if found:
         warnings += sustained_warnings(found)
     if not timed.get("warm", True):

@@ -148,7 +148,8 @@ class Agent:
             "latency": timed.result(),
             "memory": memory,
             "missing": missing,
-            "sustained": {"trace": watch.trace, "pass_s": pass_s} if sustained else None,
+            "pass_s": pass_s,
+            "trace": watch.trace if sustained else None,
             "energy": energy,
             "conditions": watch.conditions(),
         }
