@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["as_json", "budget_options", "device_options", "emit"]
+__all__ = ["as_json", "budget_options", "device_options", "emit", "pool_options"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -19,7 +19,24 @@ def device_options(function: Function) -> Function:
     """--target and --profile; not given they are None, which leaves it to the project or to the default."""
     for option in (
         click.option("--profile", metavar="NAME|FILE", help="The device profile (`edgeprune device list`)."),
-        click.option("--target", metavar="TARGET", help="Where to measure: local, ssh://user@host:port or adb://SERIAL."),
+        click.option(
+            "--target", metavar="TARGET", help="Where to measure: local, ssh://user@host:port or adb://SERIAL."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def pool_options(function: Function) -> Function:
+    """--target, any number of times, and --profile; not given, the project says it."""
+    for option in (
+        click.option("--profile", metavar="NAME|FILE", help="The device profile (`edgeprune device list`)."),
+        click.option(
+            "--target",
+            metavar="TARGET",
+            multiple=True,
+            help="Where to measure; given several times, on a pool of devices of one kind, judged by the worst.",
+        ),
     ):
         function = option(function)
     return function

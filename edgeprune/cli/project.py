@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprune.cli.main import JOURNAL, Invocation
-from edgeprune.cli.options import as_json, budget_options, device_options, emit
+from edgeprune.cli.options import as_json, budget_options, emit, pool_options
 from edgeprune.cli.progress import open_progress
 from edgeprune.errors import StorageError, UsageError
 
@@ -46,7 +46,7 @@ def init_command(folder: Path, example: str | None, json_output: bool) -> None:
 
 @click.command("run", short_help="Prune until the budget is met by measurement.")
 @click.argument("project", type=click.Path(path_type=Path), default=Path())
-@device_options
+@pool_options
 @budget_options
 @click.option("--seed", type=int, help="Of everything random.")
 @click.option("--strategy", metavar="NAME", help="How to search: uniform, greedy, or a plug-in's.")
@@ -59,7 +59,7 @@ def run_command(
     /,
     *,
     project: Path,
-    target: str | None,
+    target: tuple[str, ...],
     profile: str | None,
     seed: int | None,
     strategy: str | None,
@@ -153,17 +153,19 @@ def _overridden(
     project: Project,
     maxima: dict[str, str | None],
     *,
-    target: str | None,
+    target: tuple[str, ...],
     profile: str | None,
     seed: int | None,
     strategy: str | None,
 ) -> Project:
     """The project with what the command line says in place of what its file says."""
-    from edgeprune.records.project import budget_overrides
+    from edgeprune.records.project import DeviceSettings, budget_overrides
 
     device, search = project.device, project.search
-    if target is not None:
-        device = replace(device, target=target)
+    if len(target) == 1:
+        device = replace(device, target=target[0], targets=())
+    elif target:
+        device = replace(device, target=DeviceSettings().target, targets=target)
     if profile is not None:
         device = replace(device, profile=profile)
     if seed is not None:

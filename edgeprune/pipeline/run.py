@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune import atomic, registry
 from edgeprune.errors import StorageError, UsageError
+from edgeprune.measure.pool import Pool
 from edgeprune.measure.session import Session
 from edgeprune.pipeline import baseline
-from edgeprune.pipeline.device_check import refuse_unhealthy
+from edgeprune.pipeline.devices import open_devices, pool_facts
 from edgeprune.pipeline.run_checks import (
     check_same_device,
     check_same_task,
     check_settings,
     effective_budget,
     run_settings,
-    target_of,
 )
 from edgeprune.pipeline.space import importance_scores, search_space
 from edgeprune.pipeline.trials import Trials, trial_folder
@@ -40,7 +40,7 @@ from edgeprune.progress import SILENT, Progress
 from edgeprune.records import codec
 from edgeprune.records.budget import Budget
 from edgeprune.records.profile import load_profile
-from edgeprune.records.profile_match import check_architecture, differences
+from edgeprune.records.profile_match import differences
 from edgeprune.records.project import Project
 from edgeprune.records.result import Result
 from edgeprune.search.base import Strategy, StrategyFactory
@@ -57,7 +57,6 @@ __all__ = ["new_run_dir", "run"]
 
 BEST = "best"
 RESULT = "result.json"
-_WAIT_S = 600.0  # for another run on the same device to end
 
 
 def run(
@@ -81,12 +80,8 @@ def run(
     budget = effective_budget(project, profile)
     strategy: StrategyFactory = registry.resolve("strategies", project.search.strategy)
     with ExitStack() as stack:
-        energy = any(limit.figure == "energy" for limit in budget.limits)
-        session = stack.enter_context(
-            Session(target_of(project), profile, progress=progress, wait_s=_WAIT_S, energy=energy)
-        )
-        _check_device(session, progress)
-        refuse_unhealthy(session, progress)
+        devices = stack.enter_context(open_devices(project, profile, budget, progress))
+        session = devices.first if isinstance(devices, Pool) else devices
         with progress.step("loading the model"):
             model = task.model().eval()
         example_inputs = task.example_inputs()
@@ -94,6 +89,8 @@ def run(
         journal = stack.enter_context(Journal.open(run_dir, inputs, resume=resume))
         device = _device(session)
         check_same_device(journal, device)
+        if isinstance(devices, Pool) and journal.trials:
+            devices.known(journal.trials[0].details.get("pool", {}).get("devices", {}))
         with progress.step("capturing the model"):
             captured = capture(model, example_inputs)
         baseline.check_capture(model, captured)
@@ -121,7 +118,7 @@ def run(
         evaluate = Trials(
             captured,
             task,
-            session,
+            devices,
             run_dir,
             project.recovery,
             format=project.export.format,
@@ -147,7 +144,7 @@ def run(
             provenance={
                 "inputs": inputs,
                 "machine": dict(session.machine),
-                "measured_on": _measured_on(session, device),
+                "measured_on": {**_measured_on(session, device), **pool_facts(devices, project)},
                 "groups": len(captured.groups),
             },
             progress=progress,
@@ -201,13 +198,6 @@ def _measured_on(session: Session, device: Mapping[str, Any]) -> dict[str, Any]:
         "cores": session.policy.cores,
         "differences": list(differences(session.profile, session.machine)),
     }
-
-
-def _check_device(session: Session, progress: Progress) -> None:
-    """Refuse a device of another architecture than the profile's, and say loudly where else it differs."""
-    check_architecture(session.profile, session.machine, session.target.name)
-    for text in differences(session.profile, session.machine):
-        progress.say(f"warning: the device is not what the profile {session.profile.name!r} says: {text}")
 
 
 def _finish(result: Result, run_dir: Path) -> Result:

@@ -13,13 +13,13 @@ from edgeprune.progress import Progress
 from edgeprune.records.budget import Budget
 from edgeprune.records.figures import format_figure
 from edgeprune.records.profile import DeviceProfile, load_profile
-from edgeprune.records.project import Project
+from edgeprune.records.project import DeviceSettings, Project
 from edgeprune.records.yaml_reader import read_document
 from edgeprune.search.journal import Journal
 from edgeprune.targets.base import Target
 from edgeprune.targets.parse import open_target
 
-__all__ = ["check_same_device", "check_same_task", "check_settings", "effective_budget", "run_settings", "target_of"]
+__all__ = ["check_same_device", "check_same_task", "check_settings", "effective_budget", "run_settings", "targets_of"]
 
 _ROUND_OFF = 1e-6  # of a metric: the same data and the same weights give the same one
 
@@ -30,7 +30,7 @@ def check_settings(project: Project, run_dir: Path | None, *, resume: bool) -> N
     `run_dir` None stands for a new folder. Raises UsageError and its kinds, StorageError.
     """
     budget = effective_budget(project, load_profile(project.device.profile))
-    target_of(project)
+    targets_of(project)
     for kind, name in (("strategies", project.search.strategy), ("exporters", project.export.format)):
         registry.check(kind, name)
     registry.create("importances", project.search.importance)  # its parameters are its own to judge
@@ -46,18 +46,30 @@ def effective_budget(project: Project, profile: DeviceProfile) -> Budget:
     return budget
 
 
-def target_of(project: Project) -> Target:
-    """The project's device, not yet connected; raises UsageError where it is no address."""
+def targets_of(project: Project) -> tuple[Target, ...]:
+    """The project's device, or several, not yet connected; raises UsageError where one is no address."""
     device = project.device
+    if device.targets and device.target != DeviceSettings().target:
+        raise UsageError("the project names both `target` and `targets`", hint="name all devices in `targets`")
     keys = {"identity": device.identity_file, "known_hosts": device.known_hosts}
-    return open_target(device.target, **(keys if device.target.startswith("ssh:") else {}))
+    addresses = device.targets or (device.target,)
+    return tuple(open_target(text, **(keys if text.startswith("ssh:") else {})) for text in addresses)
 
 
 def run_settings(project: Project, budget: Budget) -> dict[str, Any]:
     """Of what a run depends on, what the project says. `max_trials` is left out: a run may be given more of them."""
+    targets = project.device.targets
     return {
         "budget": budget.to_json(),
-        "device": {"profile": project.device.profile, "target": project.device.target},
+        "device": {
+            "profile": project.device.profile,
+            "target": project.device.target,
+            **(
+                {"targets": list(project.device.targets), "judge": project.device.judge}
+                if project.device.targets
+                else {}
+            ),
+        },
         "search": {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(project.search).items()

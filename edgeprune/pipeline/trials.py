@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeprune import atomic, registry
+from edgeprune.measure.pool import PoolMeasurement
 from edgeprune.pipeline.export import export
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records import codec
@@ -36,8 +37,8 @@ _CHECKPOINT = "finetune.safetensors"
 class Measures(Protocol):
     """What a trial needs of a measuring session."""
 
-    def measure(self, artifact: Artifact) -> Measurement:
-        """Measure one artifact; failures are outcomes in the record."""
+    def measure(self, artifact: Artifact) -> Measurement | PoolMeasurement:
+        """Measure one artifact, on one device or several; failures are outcomes in the record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +77,30 @@ class Trials:
             figures = figures_of(None, None, built.accuracy)
             return Trial(number, stage, candidate, Outcome.OK.value, figures, "", built.seconds, None, built.details)
         started = time.monotonic()
-        measurement = self.session.measure(built.artifact)
+        measured = self.session.measure(built.artifact)
+        details = dict(built.details)
+        if isinstance(measured, PoolMeasurement):
+            figures = measured.figures(built.artifact, built.accuracy)
+            measurement, outcome, message = measured.chosen, measured.outcome, measured.message
+            for index, part in enumerate(measured.parts.values()):
+                _write_json(folder / f"measurement-{index}.json", codec.to_json(part))
+            details["pool"] = _of_pool(measured)
+        else:
+            figures = figures_of(measured, built.artifact, built.accuracy)
+            measurement, outcome, message = measured, measured.outcome, measured.message
         _write_json(folder / "measurement.json", codec.to_json(measurement))
-        if measurement.outcome.is_result:
+        if outcome.is_result:
             (folder / _CHECKPOINT).unlink(missing_ok=True)
         return Trial(
             number,
             stage,
             candidate,
-            measurement.outcome.value,
-            figures_of(measurement, built.artifact, built.accuracy),
-            message=measurement.message,
+            outcome.value,
+            figures,
+            message=message,
             seconds=built.seconds + time.monotonic() - started,
             artifact=str(built.artifact.path.relative_to(self.run_dir)),
-            details=built.details,
+            details=details,
         )
 
     def dense_accuracy(self) -> float:
@@ -172,6 +183,18 @@ class Trials:
             accuracy = self.task.evaluate(model.module)
         model.module.eval()  # whatever the user's code left behind
         return accuracy
+
+
+def _of_pool(measured: PoolMeasurement) -> dict[str, Any]:
+    """Whose figures were judged, and what each device had: the values by target."""
+    return {
+        "judge": measured.judge,
+        "devices": {
+            target: {name: figure.value for name, figure in figures_of(part, None, None).items()}
+            for target, part in measured.parts.items()
+        },
+        "outcomes": {target: part.outcome.value for target, part in measured.parts.items()},
+    }
 
 
 def trial_folder(run_dir: Path, number: int) -> Path:

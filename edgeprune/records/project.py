@@ -20,17 +20,33 @@ from edgeprune.errors import ConfigError, UsageError, did_you_mean
 from edgeprune.records.budget import LATENCY_FIGURES, Budget, Limit
 from edgeprune.records.recovery import FineTuneSettings
 
-__all__ = ["DeviceSettings", "ExportSettings", "Project", "SearchSettings", "budget_overrides", "load_project"]
+__all__ = [
+    "JUDGES",
+    "DeviceSettings",
+    "ExportSettings",
+    "Project",
+    "SearchSettings",
+    "budget_overrides",
+    "load_project",
+]
+
+JUDGES = {"worst": 1.0, "p90": 0.9}  # of several devices, the share that is to be within a limit
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceSettings:
-    """Which device: a profile (name, or path of a YAML file) and how to reach one. No secrets: keys by path only."""
+    """Which device: a profile (name, or path of a YAML file) and how to reach one. No secrets: keys by path only.
+
+    `targets` are several of one kind, in place of `target`; `judge` says whose figures count: those of the "worst", or
+    "p90", within which nine in ten are.
+    """
 
     profile: str = "host"
     target: str = "local"  # "local", "ssh://user@host:port"
     identity_file: Path | None = None
     known_hosts: Path | None = None
+    targets: tuple[str, ...] = ()
+    judge: str = "worst"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from edgeprune.errors import ConfigError, UsageError, did_you_mean
 from edgeprune.records.budget_field import BudgetLimits
 from edgeprune.records.fields import Count, Field, ListOf, Number, Registered, Schema, Table, Text
 from edgeprune.records.profile_reader import is_path, profile_names
-from edgeprune.records.project import DeviceSettings, ExportSettings, Project, SearchSettings
+from edgeprune.records.project import JUDGES, DeviceSettings, ExportSettings, Project, SearchSettings
 from edgeprune.records.recovery import FineTuneSettings
 from edgeprune.records.yaml_reader import Entry, read_document
 
@@ -157,6 +157,12 @@ def _target(text: str, entry: Entry) -> str:
     return text
 
 
+def _judge(text: str, entry: Entry) -> str:
+    if text not in JUDGES:
+        raise entry.error(f"{text!r} is no way to judge several devices", hint=did_you_mean(text, JUDGES))
+    return text
+
+
 def _table(build: Callable[..., Any], fields: dict[str, Field]) -> Field:
     return Field(Table(build, fields))
 
@@ -170,6 +176,8 @@ PROJECT = Table(
             {
                 "profile": Field(_Checked(_profile, "raspberry-pi-4b")),
                 "target": Field(_Checked(_target, _ADDRESS)),
+                "targets": Field(ListOf(_Checked(_target, _ADDRESS))),
+                "judge": Field(_Checked(_judge, "worst")),
                 "identity_file": Field(_PathText()),
                 "known_hosts": Field(_PathText()),
             },
