@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgeprune import registry
 from edgeprune.errors import UsageError
+from edgeprune.graph.batch import coupled_at
 from edgeprune.graph.blocks import Block, dropped_branches, find_blocks, named_blocks, without_blocks
 from edgeprune.graph.cost import Cost, cost_of
 from edgeprune.graph.coupling import Coupling, Granularity, couple
@@ -59,6 +60,16 @@ class Prunable:
     @cached_property
     def _coupling(self) -> Coupling:
         return couple(self.module, self.granularity)
+
+    @cached_property
+    def _couplings(self) -> dict[int, Coupling]:
+        return {}
+
+    def _coupled_at(self, rows: int) -> Coupling:
+        """The coupling at another batch."""
+        if rows not in self._couplings:
+            self._couplings[rows] = coupled_at(self.module, self._coupling, rows)
+        return self._couplings[rows]
 
     @cached_property
     def _groups(self) -> tuple[tuple[ChannelGroup, ...], tuple[ChannelGroup, ...]]:
@@ -167,9 +178,20 @@ class Prunable:
         return pruned
 
     def check(self, pruned: GraphModule, keep: NDArray[np.bool_], dropped: Sequence[Block] = ()) -> Verification:
-        """Compare a pruned module with the reference of the kept atoms and the dropped blocks."""
+        """Compare a pruned module with the reference of the kept atoms and the dropped blocks.
+
+        At the batch of the graph and, where it is dynamic, at another one. Raises VerificationError.
+        """
         branches = dropped_branches(self.module.graph, dropped)
-        return verify(self.module, pruned, self._coupling, keep, self.example_inputs, dropped=branches)
+        return verify(
+            self.module,
+            pruned,
+            self._coupling,
+            keep,
+            self.example_inputs,
+            dropped=branches,
+            coupled_at=self._coupled_at if self.batch_dynamic else None,
+        )
 
     def kept_atoms(self, candidate: Candidate) -> tuple[Coupling, NDArray[np.bool_]]:
         """The coupling, and per atom of it whether the candidate keeps it; raises UsageError."""
@@ -177,7 +199,7 @@ class Prunable:
 
     def graph_changed(self) -> None:
         """Forget what was derived from the graph: it was edited."""
-        for derived in ("_coupling", "_groups", "blocks"):
+        for derived in ("_coupling", "_couplings", "_groups", "blocks"):
             self.__dict__.pop(derived, None)
 
     def _keep(self, candidate: Candidate) -> NDArray[np.bool_]:

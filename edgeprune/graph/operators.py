@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, cast
 
 import torch
@@ -11,6 +14,7 @@ from torch.fx import Node
 __all__ = [
     "FILLS",
     "argument_names",
+    "at_batch",
     "concrete",
     "formal_arguments",
     "is_operator",
@@ -19,6 +23,7 @@ __all__ = [
     "operator_name",
     "schema_of",
     "shape_of",
+    "sizes_of",
 ]
 
 # They make a tensor of a given size that is the same, or equally random, everywhere.
@@ -58,16 +63,41 @@ def operator_name(node: Node | None) -> str:
     return str(getattr(node.target, "__name__", node.target))
 
 
+_BATCH: ContextVar[int | None] = ContextVar("_BATCH", default=None)
+
+
+@contextmanager
+def at_batch(rows: int | None) -> Iterator[None]:
+    """Within it, `concrete` and `shape_of` give the sizes that a dynamic batch of so many rows leads to."""
+    token = _BATCH.set(rows)
+    try:
+        yield
+    finally:
+        _BATCH.reset(token)
+
+
 def concrete(value: object) -> Any:
-    """A symbolic size as the integer that it had at capture."""
+    """A symbolic size as the integer that it had at capture, or has `at_batch`."""
     if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
-        return value.node.hint
+        rows = _BATCH.get()
+        return value.node.hint if rows is None else _evaluated(value.node.expr, value.node.pytype, rows)
     return value
+
+
+@functools.lru_cache(maxsize=4096)
+def _evaluated(expression: Any, kind: type, rows: int) -> Any:
+    """A symbolic expression whose only variable is the batch."""
+    return kind(expression.subs(dict.fromkeys(expression.free_symbols, rows)))
+
+
+def sizes_of(value: Any) -> tuple[Any, ...]:
+    """The sizes of a (fake) tensor, symbolic where the batch takes part; surgery notes them on what it makes."""
+    return tuple(getattr(value, "sizes", value.shape))
 
 
 def shape_of(value: Any) -> tuple[int, ...]:
     """The concrete shape of a (fake) tensor."""
-    return tuple(int(concrete(size)) for size in value.shape)
+    return tuple(int(concrete(size)) for size in sizes_of(value))
 
 
 def layer_of(node: Node) -> str:

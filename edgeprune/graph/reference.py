@@ -32,6 +32,7 @@ class Plain(Interpreter):
     def __init__(self, module: GraphModule, state: State, dtype: torch.dtype) -> None:
         super().__init__(module, garbage_collect_values=True)
         self._state, self._dtype = state, dtype
+        self.now: Node | None = None  # what runs, or failed
 
     def fetch_args_kwargs_from_env(self, n: Node) -> tuple[Any, Any]:
         def precise(argument: Any) -> Any:
@@ -42,6 +43,7 @@ class Plain(Interpreter):
         return cast("tuple[Any, Any]", pytree.tree_map(precise, super().fetch_args_kwargs_from_env(n)))
 
     def run_node(self, n: Node) -> Any:
+        self.now = n
         name = operator_name(n).rstrip("_") if n.op == "call_function" else ""
         if "dropout" in name:
             return self.fetch_args_kwargs_from_env(n)[0][0]

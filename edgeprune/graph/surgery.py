@@ -11,7 +11,7 @@ from torch.fx import Graph, GraphModule, Node
 from edgeprune.graph.call import Call
 from edgeprune.graph.coupling import Coupling
 from edgeprune.graph.labels import Labels
-from edgeprune.graph.rewriting import Keep, rewrite
+from edgeprune.graph.rewriting import Keep, rewrite, smaller_meta
 
 __all__ = ["cut", "slice_tensor"]
 
@@ -100,9 +100,9 @@ def _reshape_meta(old: Node, new: Node, coupling: Coupling, keep: Keep) -> None:
     labels = coupling.labels.get(old)
     value = old.meta.get("val")
     if isinstance(labels, Labels) and isinstance(value, torch.Tensor):
-        new.meta["val"] = torch.empty(labels.kept_shape(keep), dtype=value.dtype, device="meta")
+        new.meta["val"] = smaller_meta(value, labels, keep)
     elif isinstance(labels, list) and isinstance(value, list | tuple):
         new.meta["val"] = [
-            torch.empty(item.kept_shape(keep), dtype=v.dtype, device="meta") if isinstance(item, Labels) else v
+            smaller_meta(v, item, keep) if isinstance(item, Labels) else v
             for item, v in zip(labels, value, strict=True)
         ]

@@ -10,7 +10,7 @@ import torch
 from edgeprune.graph.call import Call
 from edgeprune.graph.coupling import Coupling, Rule
 from edgeprune.graph.labels import Axis, Labels, label_tensor, read_off, reshaped
-from edgeprune.graph.operators import FILLS, is_written
+from edgeprune.graph.operators import FILLS, is_written, sizes_of
 from edgeprune.graph.rules.elementwise import broadcast
 
 __all__ = ["RULES"]
@@ -190,14 +190,23 @@ def reindexed(coupling: Coupling, call: Call) -> Labels | list[Labels]:
         dims = [int(call["dim"])] if int(call.get("step", 1)) != 1 else []
         if dims and is_written(call.node):  # an index table would make a copy
             source = coupling.freeze_axes(source, dims, "writes into every other index of it")
+        source = _without_batch(coupling, call, source, dims)
     elif call.name == "roll":
         dims = [int(d) for d in call.get("dims", ())] or list(range(len(source.shape)))
+        source = _without_batch(coupling, call, source, dims)
     else:
         dims = [int(call["dim"])]
         if call.constant(call.node_of("index")) is None:
             source = coupling.freeze_axes(source, dims, "looks entries up in it")
     call.arguments[name] = source
     return move(coupling, call)
+
+
+def _without_batch(coupling: Coupling, call: Call, source: Labels, dims: list[int]) -> Labels:
+    """No table fits every batch: what shares a dimension with it is frozen."""
+    sizes = sizes_of(call.node_of(call.tensors()[0][0]).meta["val"])
+    shared = [dim for dim in dims if not isinstance(sizes[dim], int)]
+    return coupling.freeze_axes(source, shared, "reorders it together with the batch")
 
 
 def indexed(coupling: Coupling, call: Call) -> Labels:
