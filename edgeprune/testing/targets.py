@@ -123,6 +123,10 @@ class TargetContract:
             path = target.upload(source, "file")
             look = "import os, sys; print(os.path.islink(sys.argv[1]), open(sys.argv[1]).read(), open('victim').read())"
             assert run(target, look, path).decode().strip() == "False content as it was"
+            run(target, "import os; os.mkdir('place'); os.symlink('place', 'into')")
+            path = target.upload(source, "into")
+            look = "import os, sys; print(os.path.islink(sys.argv[1]), os.listdir('place'))"
+            assert run(target, look, path).decode().strip() == "False []"
 
     def test_names_are_taken_as_they_are(self, tmp_path: Path) -> None:
         """Whatever a shell would make of them."""
