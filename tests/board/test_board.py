@@ -21,8 +21,8 @@ Cli = Callable[..., tuple[int, str, str]]
 PROJECT = """
 task: task.py:Small
 device: {profile: emulated.yaml, target: TARGET}
-budget: {peak_memory: 64MiB, size: 60% of dense, accuracy: {max_drop: 5pp}}
-search: {strategy: uniform, round_to: 16, min_width: 16, max_trials: 6}
+budget: {peak_memory: 64MiB, size: 75% of dense, accuracy: {max_drop: 5pp}}
+search: {strategy: uniform, round_to: 16, min_width: 32, max_trials: 6}
 recovery: {epochs: 2}
 """
 
