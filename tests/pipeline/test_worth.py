@@ -4,40 +4,29 @@ from __future__ import annotations
 
 import gzip
 import lzma
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgeprune.pipeline.worth import _judged, compressed_sizes
-from edgeprune.records.measurement import Latency, Measurement, Outcome
+from edgeprune.records.comparison import Comparison, Verdict
+from edgeprune.records.measurement import Outcome
 
-
-def measured(p50: float, spread: float = 0.01) -> Measurement:
-    latency = Latency(100, p50, 0.0, p50, p50, {"p50": p50}, {"p50": p50 - spread}, {"p50": p50 + spread})
-    return Measurement("0" * 64, Outcome.OK, None, latency=latency)
+SPARSE, DENSE = "a" * 64, "b" * 64
 
 
 @pytest.mark.parametrize(
-    ("dense", "sparse", "verdict"),
-    [
-        ([1.0, 1.0], [0.5, 0.5], "faster"),
-        ([1.0, 1.0], [0.97, 0.97], "no gain"),  # the bounds agree, but it is less than 5 %
-        ([1.0, 1.0], [0.9, 1.0], "no gain"),  # the rounds do not agree
-        ([1.0, 1.0], [1.2, 1.2], "slower"),
-        ([1.0, 1.0], [1.0, 1.0], "no gain"),
-    ],
+    ("compared", "verdict"), [("faster", "faster"), ("slower", "slower"), ("no difference", "no gain")]
 )
-def test_verdict(dense: list[float], sparse: list[float], verdict: str) -> None:
-    found = _judged({}, [measured(value) for value in dense], [measured(value) for value in sparse])
-    assert found.verdict == verdict
-    assert found.ratio == pytest.approx(sum(sparse) / sum(dense))
+def test_verdict(compared: Verdict, verdict: str) -> None:
+    found = _judged({}, Comparison(SPARSE, DENSE, Outcome.OK, None, compared, 0.5, 0.4, 0.6, (1.0, 2.0)))
+    assert (found.verdict, found.ratio, found.ratio_bounds) == (verdict, 0.5, (0.4, 0.6))
+    assert found.latency_ms == (2.0, 1.0)  # dense, sparse
 
 
-def test_bounds_are_those_that_speak_against_the_claim() -> None:
-    found = _judged({}, [measured(1.0), measured(1.1)], [measured(0.5), replace(measured(0.6))])
-    assert found.latency_ms == (pytest.approx(1.05), pytest.approx(0.55))
-    assert found.ratio_bounds == (pytest.approx(0.49 / 1.11), pytest.approx(0.61 / 0.99))
+def test_a_failed_comparison_says_why() -> None:
+    found = _judged({}, Comparison(SPARSE, DENSE, Outcome.THROTTLED, None, message="too hot"))
+    assert (found.latency_ms, found.ratio, found.verdict, found.message) == (None, None, None, "too hot")
 
 
 def test_sizes(tmp_path: Path) -> None:
