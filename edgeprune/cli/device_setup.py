@@ -65,7 +65,11 @@ def remove_command(target: str, profile: str, json_output: bool) -> None:
 @_profile
 @as_json
 def check_command(target: str, profile: str, json_output: bool) -> int:
-    """Look whether TARGET can be measured on, and say of each thing that is wrong what mends it."""
+    """Say whether TARGET can be measured on.
+
+    Reachable, lock, runtime, space, clock, heat, swap, load: what is wrong comes with what mends it. Exit code 3 where
+    something keeps it from being measured on.
+    """
     from edgeprune.cli.progress import open_progress
     from edgeprune.pipeline.device_check import check
 
