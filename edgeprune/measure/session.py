@@ -94,6 +94,11 @@ class Session:
         """What the agent found: by name its version, or why it is missing."""
         return dict(self._hello.get("runtimes", {}))
 
+    @property
+    def connected(self) -> bool:
+        """False where the link broke and the device did not come back."""
+        return self._client is not None
+
     def probe(self) -> Mapping[str, Any]:
         """The machine and its present conditions; raises TargetError."""
         return self._alive().request("probe", timeout_s=_GRACE_S).frame

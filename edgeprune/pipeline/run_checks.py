@@ -64,11 +64,7 @@ def run_settings(project: Project, budget: Budget) -> dict[str, Any]:
         "device": {
             "profile": project.device.profile,
             "target": project.device.target,
-            **(
-                {"targets": list(project.device.targets), "judge": project.device.judge}
-                if project.device.targets
-                else {}
-            ),
+            **({"targets": list(targets), "judge": project.device.judge} if targets else {}),
         },
         "search": {
             name: list(value) if isinstance(value, tuple) else value

@@ -37,7 +37,7 @@ class Lines:
     def say(self, message: str) -> None:
         self.said.append(message)
 
-    def step(self, description: str, total: int | None = None) -> Any:  # noqa: ARG002
+    def step(self, description: str, total: int | None = None) -> Any:
         return contextlib.nullcontext(SimpleNamespace(advance=lambda *_: None))
 
 
@@ -52,6 +52,7 @@ class Scripted:
         self.answers = list(answers)
         self.error = error
         self.open = False
+        self.connected = True
 
     def __enter__(self) -> Any:
         if self.error:
