@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprune import atomic, registry
 from edgeprune.errors import StorageError, UsageError
 from edgeprune.measure.pool import Pool
+from edgeprune.measure.sentinel import Sentinel
 from edgeprune.measure.session import Session
 from edgeprune.pipeline import baseline
 from edgeprune.pipeline.devices import open_devices, pool_facts
@@ -125,6 +126,7 @@ def run(
             seed=project.search.seed,
             device=device,
             progress=progress,
+            sentinel=Sentinel(),
         )
         check_same_task(journal, task.sources, evaluate.dense_accuracy, progress)
 
@@ -149,7 +151,7 @@ def run(
             },
             progress=progress,
         )
-        return _finish(result, run_dir)
+        return _finish(_with_drift(result, journal.trials), run_dir)
 
 
 def new_run_dir(runs: Path) -> Path:
@@ -198,6 +200,21 @@ def _measured_on(session: Session, device: Mapping[str, Any]) -> dict[str, Any]:
         "cores": session.policy.cores,
         "differences": list(differences(session.profile, session.machine)),
     }
+
+
+def _with_drift(result: Result, trials: Sequence[Trial]) -> Result:
+    """The result with every repeated measurement of the dense model; its message says where the device drifted."""
+    again = {str(trial.number): trial.details["dense_again"] for trial in trials if "dense_again" in trial.details}
+    drifted = [
+        f"after trial {number}, on {target or 'the device'}: {entry['ratio'] - 1:+.1%}"
+        for number, targets in again.items()
+        for target, entry in targets.items()
+        if entry.get("drifted")
+    ]
+    message = result.message
+    if drifted:
+        message = f"{message.rstrip('.')}. The device drifted: the dense model's median changed ({'; '.join(drifted)})."
+    return replace(result, message=message, provenance={**result.provenance, "dense_again": again})
 
 
 def _finish(result: Result, run_dir: Path) -> Result:

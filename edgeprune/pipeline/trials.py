@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeprune import atomic, registry
+from edgeprune.errors import StorageError
+from edgeprune.export import manifest
 from edgeprune.measure.pool import PoolMeasurement
+from edgeprune.measure.sentinel import Sentinel, drift
 from edgeprune.pipeline.export import export
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records import codec
@@ -65,6 +68,7 @@ class Trials:
     seed: int = 0
     device: Mapping[str, Any] = field(default_factory=dict)  # kept in the dense trial's details
     progress: Progress = SILENT
+    sentinel: Sentinel | None = None  # None: the dense model is not measured again
     _built: _Built | None = field(default=None, init=False)
 
     def __call__(self, candidate: Candidate, stage: Stage, number: int) -> Trial:
@@ -91,6 +95,11 @@ class Trials:
         _write_json(folder / "measurement.json", codec.to_json(measurement))
         if outcome.is_result:
             (folder / _CHECKPOINT).unlink(missing_ok=True)
+            if self.sentinel is not None and candidate.is_dense:
+                self.sentinel.dense_measured()
+            elif self.sentinel is not None and self.sentinel.is_due():
+                details["dense_again"] = self._dense_again()
+                self.sentinel.dense_measured()
         return Trial(
             number,
             stage,
@@ -106,6 +115,24 @@ class Trials:
     def dense_accuracy(self) -> float:
         """The metric of the dense model, as its trial has it; raises TaskError."""
         return self._accuracy(self.captured, Candidate())
+
+    def _dense_again(self) -> dict[str, Any]:
+        """The dense model measured once more, against its first measurement; by target."""
+        folder = trial_folder(self.run_dir, 0)
+        dense = manifest.read(folder / f"model{_suffix(self.format)}")
+        first = {_target(part): part for part in _measurements(folder)}
+        measured = self.session.measure(dense)
+        found: dict[str, Any] = {}
+        for now in measured.parts.values() if isinstance(measured, PoolMeasurement) else (measured,):
+            target = _target(now)
+            change = drift(first[target], now) if target in first else None
+            if change is None:
+                found[target] = {"outcome": now.outcome.value, "message": now.message}
+                continue
+            found[target] = {"outcome": now.outcome.value, **change.to_json()}
+            if change.drifted:
+                self.progress.say(f"warning: {target or 'the device'} drifts: {change}")
+        return found
 
     def _build(self, candidate: Candidate, stage: Stage, number: int, folder: Path) -> _Built:
         started = time.monotonic()
@@ -195,6 +222,20 @@ def _of_pool(measured: PoolMeasurement) -> dict[str, Any]:
         },
         "outcomes": {target: part.outcome.value for target, part in measured.parts.items()},
     }
+
+
+def _measurements(folder: Path) -> list[Measurement]:
+    """Of one trial: of the device, or of each of a pool; raises StorageError."""
+    paths = sorted(folder.glob("measurement-*.json")) or [folder / "measurement.json"]
+    try:
+        found = [codec.from_json(json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+    except (OSError, ValueError) as error:
+        raise StorageError(f"cannot read the measurement of the dense model in {folder}: {error}") from error
+    return [record for record in found if isinstance(record, Measurement)]
+
+
+def _target(measurement: Measurement) -> str:
+    return "" if measurement.provenance is None else measurement.provenance.target
 
 
 def trial_folder(run_dir: Path, number: int) -> Path:

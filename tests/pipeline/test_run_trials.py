@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from edgeprune.errors import StorageError, UsageError
 from edgeprune.export import manifest
 from edgeprune.graph.capture import capture
 from edgeprune.graph.captured import Captured
+from edgeprune.measure.sentinel import Sentinel
 from edgeprune.pipeline import baseline
 from edgeprune.pipeline.space import importance_scores, search_space, widths
 from edgeprune.pipeline.task import CheckedTask, load_task
@@ -310,3 +312,45 @@ def test_fine_tuning_that_makes_it_worse_is_taken_back(
     assert reestimated.figures["accuracy"].value == before
     other = onnxruntime.InferenceSession(tmp_path / "trials/0002/model.onnx")
     np.testing.assert_array_equal(logits, other.run(None, {other.get_inputs()[0].name: inputs.numpy()})[0])
+
+
+class Warming(Stopwatch):
+    """A device that is a fifth slower from the third measurement on."""
+
+    def measure(self, artifact: Artifact) -> Measurement:
+        found = super().measure(artifact)
+        latency = found.latency
+        if latency is None:
+            return found
+        slower = 1.2 if len(self.measured) > 2 else 1.0
+        ms = {"p50": slower * latency.percentile_ms["p50"]}
+        return replace(found, latency=replace(latency, percentile_ms=ms, lower_ms=ms, upper_ms=ms))
+
+
+def test_a_device_that_drifts_is_found_out(
+    captured: Captured, task: CheckedTask, half: Candidate, tmp_path: Path
+) -> None:
+    session = Warming()
+    evaluate = trials(captured, task, tmp_path, session)
+    evaluate.sentinel = Sentinel(every_trials=2, every_s=1e9)
+    dense = evaluate(Candidate(), Stage.MEASURE, 0)
+    first, second = (evaluate(half, Stage.MEASURE, number) for number in (1, 2))
+    assert "dense_again" not in first.details
+    (entry,) = second.details["dense_again"].values()
+    assert (entry["drifted"], entry["ratio"]) == (True, pytest.approx(1.2))
+    assert entry["first_ms"] == dense.figures["latency.p50"].value
+    assert session.measured[-1].sha256 == session.measured[0].sha256
+    assert second.figures["latency.p50"].value == pytest.approx(1.2 * (first.figures["latency.p50"].value or 0))
+
+
+def test_a_resumed_run_measures_the_dense_model_again(
+    captured: Captured, task: CheckedTask, half: Candidate, tmp_path: Path
+) -> None:
+    trials(captured, task, tmp_path, Stopwatch())(Candidate(), Stage.MEASURE, 0)
+    session = Stopwatch()
+    resumed = trials(captured, task, tmp_path, session)
+    resumed.sentinel = Sentinel()
+    trial = resumed(half, Stage.MEASURE, 1)
+    (entry,) = trial.details["dense_again"].values()
+    assert (entry["drifted"], entry["ratio"]) == (False, 1.0)
+    assert len(session.measured) == 2
