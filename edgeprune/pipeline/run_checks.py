@@ -53,6 +53,8 @@ def targets_of(project: Project) -> tuple[Target, ...]:
         raise UsageError("the project names both `target` and `targets`", hint="name all devices in `targets`")
     keys = {"identity": device.identity_file, "known_hosts": device.known_hosts}
     addresses = device.targets or (device.target,)
+    if len(set(addresses)) < len(addresses):
+        raise UsageError(f"a device is named twice: {', '.join(addresses)}", hint="name each device once")
     return tuple(open_target(text, **(keys if text.startswith("ssh:") else {})) for text in addresses)
 
 
