@@ -21,8 +21,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from edgeprune.agent.device.latency import time_runs
 from edgeprune.measure.comparison import judged
 from edgeprune.measure.statistics import interval

@@ -1,17 +1,13 @@
 """The agent: answers the host's requests, one at a time."""
 
-import hashlib
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from .conditions import conditions, hottest, wait_until_cool
-from .energy import energy_pass
 from .frames import PROTOCOL, Frames, OutcomeError
 from .passes import run_pass
-from .runtimes import RUNTIMES, absent
 from .system import machine
 from .watch import Watch
 
@@ -27,21 +23,18 @@ class Agent:
         self.folder = folder
 
     def hello(self) -> None:
-        runtimes = {
-            name: {"missing": absent(name, "not installed"), "outcome": "NO_RUNTIME"} for name in sorted(RUNTIMES)
-        }
         installed = run_pass({"task": "installed"}, time.monotonic() + 60, lambda: None).result()
+        runtimes = {name: {"missing": why, "outcome": "NO_RUNTIME"} for name, why in installed["missing"].items()}
         for name in installed["names"]:
             try:
                 found = run_pass({"task": "runtime", "runtime": name}, time.monotonic() + 60, lambda: None)
                 runtimes[name] = found.result()
             except OutcomeError as failure:
                 runtimes[name] = {"missing": str(failure), "outcome": failure.outcome}
-        digest = hashlib.sha256(Path(sys.argv[0]).resolve().read_bytes()).hexdigest()
         self.out.send(
             type="hello",
             edgeprune_agent=PROTOCOL,
-            sha256=digest,
+            sha256=installed["sha256"],
             pid=os.getpid(),
             machine=machine(self.root),
             runtimes=runtimes,
@@ -135,6 +128,8 @@ class Agent:
         energy, power = {}, []  # type: dict[str, Any], list[dict[str, Any]]
         if task.get("energy"):
             until = max(deadline, time.monotonic()) + task["energy"]["deadline_s"]
+            from .energy import energy_pass
+
             energy, power = energy_pass(task, until, watch.beat_with_clock, self.root)
         throttled = watch.end()
         if throttled and not sustained:

@@ -5,8 +5,9 @@ import random
 from typing import Any
 
 from .frames import Frames
-from .latency import clock_ns, middle, timed_block, warm_up
+from .latency import middle, timed_block, warm_up
 from .runtimes import load_runtime
+from .system import clock_ns
 
 BLOCK_S = 0.05
 BLOCK_RUNS = 5

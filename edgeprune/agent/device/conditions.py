@@ -1,13 +1,11 @@
 """The state a measurement runs in: load, temperatures, clocks, memory, and every sign of throttling."""
 
-import os
-import shutil
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
-from .system import kib, numbers, read_table, read_text
+from .system import find_program, kib, numbers, read_table, read_text
 
 FLAGS = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
 SLOWING = ("cpufreq", "processor", "powerclamp")  # types of cooling devices that slow the processor
@@ -18,7 +16,7 @@ CLOCK = "sys/devices/system/cpu/cpufreq/policy*/{}"
 
 def told_by(command: str, argument: str) -> str:
     """What a vendor's tool prints; "" where it is not there or fails."""
-    path = shutil.which(command, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/bin:/opt/vc/bin")
+    path = find_program(command)
     if path is None:
         return ""
     try:

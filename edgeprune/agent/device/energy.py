@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from .frames import CHUNK, Frames, OutcomeError
-from .latency import clock_ns
 from .passes import run_pass
 from .runtimes import load_runtime
 from .sensors import Sensor, SensorError, open_sensor
+from .system import clock_ns
 
 GONE_S = 2.0  # of nothing but failing readings
 

@@ -2,21 +2,14 @@
 
 import array
 import gc
-import time
 from typing import Any, Callable
 
 from .frames import CHUNK, Frames
 from .intervals import median_settled
 from .runtimes import load_runtime
+from .system import clock_ns
 
 WARMUP_LIMIT = 10  # times the asked warm-up: what is not flat by then is timed as it is, and said to be so
-
-
-def clock_ns() -> int:
-    """CLOCK_MONOTONIC_RAW: no clock adjustment reaches it."""
-    if hasattr(time, "clock_gettime_ns"):
-        return time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
-    return int(time.clock_gettime(time.CLOCK_MONOTONIC_RAW) * 1e9)
 
 
 def timed_block(run: "Callable[[], object]", seconds: float, runs: int, clock: "Callable[[], int]") -> "list[int]":

@@ -4,7 +4,6 @@ import json
 import os
 import queue
 import select
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -62,6 +61,8 @@ class Lifeline:
     def end(self, keep_folder: bool) -> None:
         folder = self.folder
         if not keep_folder and folder is not None and folder.name.startswith(FOLDER_PREFIX):
+            import shutil
+
             shutil.rmtree(str(folder), ignore_errors=True)
         self.lock.release()
         if self.own_group and Pass.running:

@@ -5,7 +5,6 @@ import json
 import os
 import stat
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ def lock_path() -> Path:
     for folder in (Path("/run/lock"), Path("/var/lock")):
         if folder.is_dir() and folder.stat().st_mode & 0o1777 == 0o1777:  # sticky, for everyone
             return folder / "edgeprune-device.lock"
+    import tempfile
+
     return Path(tempfile.gettempdir()) / "edgeprune-device.lock"
 
 

@@ -1,7 +1,7 @@
 """The agent's command line."""
 
-import argparse
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -10,24 +10,32 @@ from .frames import claim_stdout
 from .lifeline import Lifeline
 from .lock import DeviceLock, lock_path, wait_for_lock
 
+OPTIONS = {  # by hand: argparse would take more memory than all of this package
+    "--folder": "",  # private, removed when the link breaks
+    "--owner": "unknown",  # who measures, shown to others
+    "--wait-s": "0",  # how long to wait for another user's measurement
+    "--idle-s": "60",  # end after this long without a word
+    "--root": "/",  # where proc and sys are looked for, in tests
+}
+
 
 def agent_main(arguments: "list[str]") -> int:
     """Serve the host on stdin and stdout until the input ends."""
-    parser = argparse.ArgumentParser(description="edgeprune's agent; speaks JSON lines with the edgeprune on the host")
-    parser.add_argument("--folder", type=Path, help="private folder, removed when the link breaks")
-    parser.add_argument("--owner", default="unknown", help="who measures, shown to others")
-    parser.add_argument("--wait-s", type=float, default=0.0, help="how long to wait for another user's measurement")
-    parser.add_argument("--idle-s", type=float, default=60.0, help="end after this long without a word")
-    parser.add_argument("--root", type=Path, default=Path("/"), help="where proc and sys are looked for, in tests")
-    options = parser.parse_args(arguments)
+    options = dict(OPTIONS)
+    given = dict(zip(arguments[::2], arguments[1::2]))
+    if len(arguments) % 2 or not set(given) <= set(options):
+        sys.stderr.write("the agent of edgeprune, which edgeprune starts; options: {}\n".format(", ".join(options)))
+        return 2
+    options.update(given)
+    folder = Path(options["--folder"]) if options["--folder"] else None
     out = claim_stdout()
     os.write(out.descriptor, b"\n")  # a login banner may not have ended its line
     lock = DeviceLock(lock_path())
-    lifeline = Lifeline(lock, options.folder, options.idle_s)
+    lifeline = Lifeline(lock, folder, float(options["--idle-s"]))
     threading.Thread(target=lifeline.watch, daemon=True).start()
-    if not wait_for_lock(lock, options.owner, options.wait_s, out):
+    if not wait_for_lock(lock, options["--owner"], float(options["--wait-s"]), out):
         return 0
-    agent = Agent(out, options.root, options.folder)
+    agent = Agent(out, Path(options["--root"]), folder)
     try:
         agent.hello()
         while True:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from .frames import Frames, OutcomeError
-from .runtimes import load_runtime
 from .system import kib, read_table, read_text
 
 NAMES = {"peak": "VmHWM", "resident": "VmRSS", "anonymous": "RssAnon", "swapped": "VmSwap"}
@@ -90,6 +89,8 @@ def memory_task(task: "dict[str, Any]", out: Frames) -> "dict[str, Any]":
 
     An idle worker does the same with no model: what it grows by is noise. Raises OutcomeError (NO_VMHWM).
     """
+    from .runtimes import load_runtime  # the agent, which needs the rest of this, does not load it
+
     runtime = load_runtime(task)
     idle = memory_of()
     if "peak" not in idle:

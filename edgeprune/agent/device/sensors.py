@@ -6,12 +6,11 @@ A reading raises OSError or ValueError where this one failed and the next may no
 import errno
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from .system import read_text
+from .system import find_program, read_text
 
 
 class SensorError(Exception):
@@ -161,7 +160,7 @@ def open_iio(spec: "dict[str, Any]", root: Path) -> Sensor:
 
 def open_vcgencmd(spec: "dict[str, Any]", root: Path) -> Sensor:  # noqa: ARG001
     """Raspberry Pi 5: lines "VDD_CORE_A current(7)=1.2A" and "VDD_CORE_V volt(15)=0.8V", one pair for each rail."""
-    command = shutil.which("vcgencmd", path=os.environ.get("PATH", "") + ":/usr/bin:/opt/vc/bin")
+    command = find_program("vcgencmd")
     if command is None:
         raise SensorError("vcgencmd is not there: install libraspberrypi-bin or raspi-utils")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from .conditions import Signs, conditions, throttle_reason
 from .frames import HEARTBEAT_S, Frames
-from .latency import clock_ns
+from .system import clock_ns
 
 
 class Watch:
