@@ -9,8 +9,8 @@ from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
 from edgeprune.errors import VerificationError
 from edgeprune.graph.coupling import Coupling, couple
+from edgeprune.graph.edit import Keep
 from edgeprune.graph.operators import at_batch, concrete, sizes_of
-from edgeprune.graph.rewriting import Keep
 
 __all__ = ["batch_of", "carriers", "coupled_at", "keep_at", "repeated"]
 

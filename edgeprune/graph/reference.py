@@ -15,9 +15,9 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from edgeprune.graph.coupling import Coupling, Mixing
+from edgeprune.graph.edit import Keep
 from edgeprune.graph.labels import Labels, kept_per_dim
 from edgeprune.graph.operators import argument_names, operator_name
-from edgeprune.graph.rewriting import Keep
 
 __all__ = ["Plain", "Reference", "State"]
 

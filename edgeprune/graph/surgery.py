@@ -10,8 +10,9 @@ from torch.fx import Graph, GraphModule, Node
 
 from edgeprune.graph.call import Call
 from edgeprune.graph.coupling import Coupling
+from edgeprune.graph.edit import Keep, smaller_meta
 from edgeprune.graph.labels import Labels
-from edgeprune.graph.rewriting import Keep, rewrite, smaller_meta
+from edgeprune.graph.rewriting import rewrite
 
 __all__ = ["cut", "slice_tensor"]
 

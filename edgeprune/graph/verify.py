@@ -24,9 +24,9 @@ from torch.utils import _pytree as pytree
 from edgeprune.errors import VerificationError
 from edgeprune.graph.batch import batch_of, carriers, keep_at, repeated
 from edgeprune.graph.coupling import Coupling
+from edgeprune.graph.edit import Keep
 from edgeprune.graph.operators import layer_of, operator_name
 from edgeprune.graph.reference import Plain, Reference, State
-from edgeprune.graph.rewriting import Keep
 from edgeprune.graph.surgery import slice_tensor
 
 __all__ = ["TOLERANCES", "Verification", "verify"]

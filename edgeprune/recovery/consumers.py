@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from edgeprune.graph.constants import attribute
 from edgeprune.graph.coupling import Coupling
+from edgeprune.graph.edit import Keep
 from edgeprune.graph.operators import argument_names, operator_name
-from edgeprune.graph.rewriting import Keep
 
 __all__ = ["Consumer", "consumers", "input_of"]
 

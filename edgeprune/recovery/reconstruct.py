@@ -19,7 +19,7 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from edgeprune.errors import TaskError, UsageError
 from edgeprune.graph.coupling import Coupling
-from edgeprune.graph.rewriting import Keep
+from edgeprune.graph.edit import Keep
 from edgeprune.progress import SILENT, Progress
 from edgeprune.recovery.consumers import Consumer, consumers, input_of
 from edgeprune.recovery.distillation import recorded
