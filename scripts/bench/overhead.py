@@ -4,7 +4,7 @@
     scripts/bench/overhead.py            # needs OpenSSH's server for the figures over SSH
 
 `protocol_ms`: what a measurement takes beyond its worker processes, here and over loopback SSH (of 20, in ms): the
-host's clock less the agent's. `paired`: p50 through the agent over p50 of the same loop in one process by hand, in turn.
+host's clock less the agent's. `paired`: p50 through the agent over p50 of the same loop by hand in one process.
 """
 
 from __future__ import annotations

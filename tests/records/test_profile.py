@@ -84,7 +84,12 @@ def test_figures_of_a_board() -> None:
     orin = load_profile("jetson-orin-nano")
     assert orin.power_sensors == (
         PowerSensor(
-            "ina3221", "hwmon", "module", ("VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC"), "VDD_IN is the whole module", "VDD_IN"
+            "ina3221",
+            "hwmon",
+            "module",
+            ("VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC"),
+            "VDD_IN is the whole module",
+            "VDD_IN",
         ),
     )
     assert "tensorrt" in orin.runtimes
