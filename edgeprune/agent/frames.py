@@ -241,7 +241,8 @@ _MEASURED = _record(
         ),
         "missing": _table(_message),
         "energy": _record({}, {"missing": _message, "rails": _list(_text)}),
-        "sustained": _record({"trace": _list(_TRACE), "pass_s": _finite}),
+        "trace": _list(_TRACE),
+        "pass_s": _finite,
         "conditions": _CONDITIONS,
     },
 )
@@ -259,6 +260,7 @@ _RESULTS: Mapping[str, Check] = {
     "probe": _record({"machine": _MACHINE, "conditions": _STATE}),
     "measure": _MEASURED,
     "compare": _COMPARED,
+    "cached": _record({"outcome": _outcome, "found": _flag, "keep": _flag}),
     "outputs": _record({"outcome": _outcome, "outputs": _list(_OUTPUT)}),
 }
 _HOLDER = _record({}, {"holder": _record({}, {"owner": _message, "pid": _count})})

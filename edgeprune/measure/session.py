@@ -37,6 +37,7 @@ _HELLO_S = 90.0  # a small board takes long to import its runtime
 _GRACE_S = 30.0  # beyond the agent's own deadline
 _RETRY_S = 2.0
 _KEPT_ARTIFACTS = 4  # on the device, for measuring again: the dense model and the latest
+_CACHED_S = 120.0  # to read a large file from a slow card
 _NO_CAP = 10**8  # runs
 _COMPARE_S = 2.5  # in each worker of a comparison
 _TRUSTED_S = 10.0  # a link that was used so lately is taken for sound
@@ -243,9 +244,23 @@ class Session:
         """The artifact's path on the device; sent where it is not there yet."""
         if artifact.sha256 not in self._uploaded:
             name = f"{artifact.sha256[:32]}{artifact.path.suffix}"
-            self._uploaded[artifact.sha256] = self.target.upload(artifact.path, name)
+            kept = self._kept(artifact, name) if self.policy.keep_artifacts_bytes else None
+            self._uploaded[artifact.sha256] = kept or self.target.upload(artifact.path, name)
         self._uploaded[artifact.sha256] = model = self._uploaded.pop(artifact.sha256)  # the latest
         return model
+
+    def _kept(self, artifact: Artifact, name: str) -> str | None:
+        """Its path in the cache that stays on the device, sent there where it is not; None where it would not fit."""
+        folder = f"{self.target.home}/artifacts"
+        size = artifact.path.stat().st_size
+        limit = self.policy.keep_artifacts_bytes
+        file = {"folder": folder, "name": name, "sha256": artifact.sha256, "size": size, "limit": limit}
+        found = self._alive().request("cached", timeout_s=_CACHED_S, deadline_s=_CACHED_S, file=file).frame
+        if found["outcome"] != Outcome.OK.value:
+            raise TargetError(f"{self.target.name}: {found.get('message')}", outcome=str(found["outcome"]))
+        if found["found"]:
+            return f"{folder}/{name}"
+        return self.target.upload(artifact.path, name, folder) if found["keep"] else None
 
     def _outdated(self) -> list[str]:
         """Artifacts on the device that are not wanted any more: all but the latest."""

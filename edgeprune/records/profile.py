@@ -95,6 +95,7 @@ class MeasurementPolicy:
     start_below_c: float | None = None  # wait until the processor is no hotter
     cool_down_s: float = 120.0  # how long to wait for that, and after throttling
     throttle_retries: int = 1
+    keep_artifacts_bytes: int = 0  # on the device from one session to the next, for slow links; 0 leaves nothing there
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,11 @@ _MEASUREMENT = Table(
         "energy_min_samples": Field(Count(10), description="of the sensor in each of these times"),
         "start_below": Field(Number(above=True), "start_below_c", description="wait until it is no hotter (°C)"),
         "cool_down": Field(Quantity("duration"), "cool_down_s", description="how long to wait for that"),
+        "keep_artifacts": Field(
+            Quantity("size"),
+            "keep_artifacts_bytes",
+            description="of artifacts that stay on the device between sessions",
+        ),
         "throttle_retries": Field(Count(0), description="how often to measure again, after cooling"),
     },
 )

@@ -38,16 +38,17 @@ class Agent:
             pid=os.getpid(),
             machine=machine(self.root),
             runtimes=runtimes,
-            requests=["measure", "compare", "outputs", "probe", "ping", "bye"],
+            requests=["measure", "compare", "outputs", "cached", "probe", "ping", "bye"],
         )
 
     def answer(self, request: "dict[str, Any]") -> None:
         name, number = request.get("request"), request.get("id")
         if name == "probe":
             self.out.send(type="result", id=number, machine=machine(self.root), conditions=conditions(self.root))
-        elif name in ("measure", "compare", "outputs"):
+        elif name in ("measure", "compare", "outputs", "cached"):
             try:
-                answer = self.outputs(request) if name == "outputs" else self.when_cool(getattr(self, name), request)
+                task = getattr(self, name)
+                answer = self.when_cool(task, request) if name in ("measure", "compare") else task(request)
                 self.out.send(type="result", id=number, **answer)
             except OutcomeError as failure:
                 after = conditions(self.root)
@@ -69,6 +70,12 @@ class Agent:
         finally:
             self.discard([request["data"]])
         return dict(found.result(), outcome="OK")
+
+    def cached(self, request: "dict[str, Any]") -> "dict[str, Any]":
+        """Whether a file is in the cache that stays, and may go there; a worker reads and removes files."""
+        task = dict(request["file"], task="cached")
+        watch = Watch(self.out, self.root, request["id"], "cache")
+        return dict(run_pass(task, time.monotonic() + request["deadline_s"], watch.beat).result(), outcome="OK")
 
     def discard(self, names: "list[str]") -> None:
         """Remove what was sent, by its name inside the agent's own folder."""

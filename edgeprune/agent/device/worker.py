@@ -19,6 +19,7 @@ TASKS = {  # by name, the module with its `NAME_task`
     "memory": "memory",
     "energy": "energy",
     "outputs": "outputs",
+    "cached": "cache",
 }
 
 
