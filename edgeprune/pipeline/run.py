@@ -197,7 +197,7 @@ def _measured_on(session: Session, device: Mapping[str, Any]) -> dict[str, Any]:
         **device,
         "memory_bytes": session.machine.get("memory_bytes"),
         "threads": session.policy.threads,
-        "cores": session.policy.cores,
+        "cores": session.policy.cores if session.policy.cores == "big" else list(session.policy.cores),
         "differences": list(differences(session.profile, session.machine)),
     }
 
