@@ -100,7 +100,7 @@ def prune_command(
         check_request(output, onnx, importance=importance, round_to=multiples, calibration=calibration)
     with open_progress() as progress:
         with progress.step("capturing the model"):
-            captured, task = captured_from(source)
+            captured, task = captured_from(source, output, onnx)
         if groups or output is None:
             report = _groups(captured)
         else:
@@ -142,7 +142,7 @@ def export_command(source: str, output: Path, file_format: str, json_output: boo
     check_output(output, file_format)
     with open_progress() as progress:
         with progress.step("capturing the model"):
-            captured, _ = captured_from(source)
+            captured, _ = captured_from(source, output)
         with progress.step("exporting"):
             artifact = export(captured, output, format=file_format)
     manifest = manifest_path(artifact.path)

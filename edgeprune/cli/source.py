@@ -19,9 +19,15 @@ SOURCE = (
 )
 
 
-def captured_from(source: str) -> tuple[Captured, CheckedTask | None]:
-    """The model that SOURCE names, captured, and its task where it has one."""
+def captured_from(source: str, *outputs: Path | None) -> tuple[Captured, CheckedTask | None]:
+    """The model that SOURCE names, captured, and its task where it has one; none of `outputs` may be its file."""
     path = Path(source)
+    for output in outputs:
+        if output is not None and path.exists() and output.exists() and output.samefile(path):
+            raise UsageError(
+                f"{output} is the source itself, which would be gone",
+                hint="name another file: what was pruned is verified against its source",
+            )
     if path.suffix == ".pt2":
         from edgeprune.graph.storage import load
 

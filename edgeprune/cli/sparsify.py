@@ -70,7 +70,7 @@ def sparsify_command(
     check_request(output, onnx, importance="l2", round_to=1)
     with open_progress() as progress:
         with progress.step("capturing the model"):
-            captured, task = captured_from(source)
+            captured, task = captured_from(source, output)
         report = sparsify(
             captured,
             output,

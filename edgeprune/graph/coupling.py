@@ -11,11 +11,12 @@ import operator
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch.fx import GraphModule, Node
 
+from edgeprune.errors import UsageError
 from edgeprune.graph.call import Call, Value, bind
 from edgeprune.graph.constants import Constants, attribute
 from edgeprune.graph.labels import Atoms, Axis, Labels
@@ -44,6 +45,13 @@ class Granularity:
 
     split: Split = "outer"
     grouped: Grouped = "positions"
+
+    def __post_init__(self) -> None:
+        """Raises UsageError."""
+        for name, value, kind in (("granularity", self.split, Split), ("grouped", self.grouped, Grouped)):
+            if value not in get_args(kind):
+                valid = ", ".join(get_args(kind))
+                raise UsageError(f"{name} cannot be {value!r}", hint=f"valid here: {valid}")
 
 
 _DEFAULT = Granularity()

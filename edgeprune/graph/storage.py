@@ -30,8 +30,9 @@ _NAMES = "edgeprune-names.json"
 _HINT = "give a .pt2 file that edgeprune or torch.export.save wrote"
 
 
-def save(captured: Prunable, path: Path) -> None:
+def save(captured: Prunable, path: Path | str) -> None:
     """Write the graph in evaluation mode; the file appears whole or not at all. Raises StorageError."""
+    path = Path(path)
     module = captured.module
     training = module.training
     module.eval()

@@ -310,3 +310,20 @@ def test_an_unknown_target_is_a_usage_error(artifact: Path, capsys: pytest.Captu
 def _input(path: Path) -> str:
     name: str = onnxruntime.InferenceSession(path).get_inputs()[0].name
     return name
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["prune", "SOURCE", "-o", "LINK"], ["sparsify", "SOURCE", "-o", "SOURCE", "--pattern", "2:4"]],
+    ids=["prune, by another name", "sparsify"],
+)
+def test_the_source_is_not_overwritten(
+    saved_model: Path, tmp_path: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, link = tmp_path / "dense.pt2", tmp_path / "link.pt2"
+    source.write_bytes(saved_model.read_bytes())
+    link.symlink_to(source)
+    places = {"SOURCE": str(source), "LINK": str(link)}
+    assert run_cli([places.get(word, word) for word in command]) == 2
+    assert "is the source itself, which would be gone" in capsys.readouterr().err
+    assert source.read_bytes() == saved_model.read_bytes()

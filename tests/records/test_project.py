@@ -147,7 +147,7 @@ def test_a_task_can_be_in_a_module_or_a_folder(folder: Path) -> None:
             "task: task.py:Digits\ndevice: {target: remote}\n",
             "2:18",
             "'remote' is no target",
-            "valid here: local, ssh://",
+            "valid here: adb://, local, ssh://",
         ),
         (
             "task: task.py:Digits\ndevice: {target: 'ssh://pi:secret@board'}\n",
