@@ -96,7 +96,13 @@ def sparsify_command(
 
 def _lines(report: dict[str, Any]) -> list[str]:
     lines = [f"{name}: {share:.1%} zero" for name, share in report["zeros"].items()]
-    lines.append(f"all together: {report['zero_share']:.1%} zero, candidate {report['candidate']}")
+    lines += [f"{name}: left dense" for name in report["left_dense"]]
+    if report["left_dense"]:
+        lines.append("left dense is what --ignore names, and what no convolution or linear layer alone multiplies with")
+    part = f"all together: {report['zero_share']:.1%} zero"
+    if report["left_dense"]:
+        part = f"{part} of the weights that take part, {report['zero_share_of_all']:.1%} of all"
+    lines.append(f"{part}, candidate {report['candidate']}")
     if report["accuracy"] is not None:
         lines.append("accuracy: " + ", ".join(f"{kind} {value:.4g}" for kind, value in report["accuracy"].items()))
     lines += [f"written: {path}" for path in (report["output"], report["artifact"]) if path]

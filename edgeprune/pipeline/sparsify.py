@@ -87,7 +87,9 @@ def sparsify(
                 dense = export(captured, Path(folder) / f"dense{artifact.path.suffix}", format=artifact.format)
             value = worth(dense, artifact, target=target, profile=profile, progress=progress)
     shares = zero_shares(plain)
+    matrices = {name: value.numel() for name, value in plain.module.named_parameters() if value.ndim > 1}
     sizes = {name: plain.module.get_parameter(name).numel() for name in shares}
+    zeros = sum(shares[name] * sizes[name] for name in shares)
     return {
         "schema": SCHEMA,
         "pattern": pattern,
@@ -99,7 +101,9 @@ def sparsify(
         "seed": seed,
         "candidate": plain.candidate.id,
         "zeros": dict(shares),
-        "zero_share": sum(shares[name] * sizes[name] for name in shares) / sum(sizes.values()),
+        "zero_share": zeros / sum(sizes.values()),
+        "zero_share_of_all": zeros / sum((matrices | sizes).values()),  # of all parameters but vectors and scalars
+        "left_dense": sorted(set(matrices) - set(shares)),
         "accuracy": accuracy,
         "output": str(output),
         "artifact": None if export_to is None or artifact is None else str(artifact.path),

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
+from torch import nn
 
 from edgeprune.cli.main import run_cli
-from edgeprune.graph.storage import load
+from edgeprune.graph.capture import capture
+from edgeprune.graph.storage import load, save
 
 
 def test_sparsify_writes_zeros_and_measures_their_worth(
@@ -43,6 +46,29 @@ def test_the_worth_is_not_claimed_without_a_device(
     text = capsys.readouterr().out
     assert "0.weight: 50.0% zero" in text
     assert "was not measured" in text
+
+
+class Tagger(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(10, 8)
+        self.recurrent = nn.LSTM(8, 16, batch_first=True)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.recurrent(self.words(x))[0])
+
+
+def test_what_is_left_dense_is_named_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = tmp_path / "dense.pt2", tmp_path / "sparse.pt2"
+    save(capture(Tagger().eval(), torch.zeros(2, 3, dtype=torch.int64)), source)
+    assert run_cli(["sparsify", str(source), "--ratio", "0.5", "-o", str(out), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["left_dense"] == ["recurrent.weight_hh_l0", "recurrent.weight_ih_l0", "words.weight"]
+    assert report["zero_share"] == 0.5
+    assert report["zero_share_of_all"] == 40 / (80 + 64 * 8 + 64 * 16 + 80)
+    assert run_cli(["sparsify", str(source), "--ratio", "0.5", "-o", str(out)]) == 0
+    assert "all together: 50.0% zero of the weights that take part, 2.4% of all" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
