@@ -15,6 +15,7 @@ from edgeprune.graph.captured import Pruned
 from edgeprune.graph.storage import save
 from edgeprune.pipeline.verify import verify
 from edgeprune.records.candidate import Candidate
+from edgeprune.recovery.reconstruct import reconstruct
 from tests.graph.models import build
 
 
@@ -79,3 +80,28 @@ def test_another_model_and_other_files_are_refused(dense: Path, tmp_path: Path) 
         verify(dense, tmp_path / "none.pt2")
     with pytest.raises(UsageError, match=r"only \.pt2 files"):
         verify(dense, tmp_path / "small.onnx")
+
+
+def test_a_bias_that_reconstruction_added_is_told_from_a_changed_graph(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, bias=False),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(8, 8, 3, bias=False),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.Conv2d(8, 4, 1),
+    ).eval()
+    inputs = torch.randn(4, 3, 9, 9)
+    captured = capture(model, inputs)
+    dense, small = tmp_path / "dense.pt2", tmp_path / "small.pt2"
+    save(captured, dense)
+    pruned = captured.prune(captured.uniform(0.25))
+    reconstruct(pruned, captured, [(torch.randn(16, 3, 9, 9),) for _ in range(4)])
+    assert "2.bias" in pruned.module.state_dict()
+    pruned.save(small)
+    with pytest.raises(ParityError, match=r"differ .*2\.") as caught:
+        verify(dense, small)
+    assert "reconstructed" in str(caught.value.hint)
+    found = verify(dense, small, trained=True)
+    assert "2.bias" in found.trained
+    assert found.verification.relative_error < 1e-12
