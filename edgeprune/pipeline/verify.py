@@ -30,8 +30,8 @@ def verify(dense: Path | str, pruned: Path | str, *, trained: bool = False) -> V
     """Prove that `pruned` computes what `dense` does without what its candidate removes; both are .pt2 files.
 
     The candidate is the one that `Pruned.save` wrote into the file. Weights must be those of the dense model; with
-    `trained` they may differ, biases may have been added (`reconstruct` does so), and the graph is checked with those of
-    the dense model. Raises ParityError where the two disagree, UsageError where the file holds no candidate or is no
+    `trained` they may differ, biases may have been added (`reconstruct` does so), and the graph is checked with those
+    of the dense model. Raises ParityError where the two disagree, UsageError where the file holds no candidate or is no
     pruning of `dense`, CaptureError.
     """
     import torch
