@@ -59,17 +59,29 @@ def _names(model: nn.Module, wanted: Iterable[str]) -> dict[str, list[str]]:
     for name, tensor in own.items():
         by_tensor.setdefault(id(tensor), []).append(name)
     for name in wanted:
-        if name not in own:
+        if name.startswith("_table_"):
+            raise UsageError("the model's own forward picks channels by an index or a step of its own", hint=_HINT)
+        if name not in own and not _is_empty(model, name):
             hint = "give the very model that was captured"
             raise UsageError(f"the model has no parameter or buffer {name!r}", hint=hint)
-    return {name: by_tensor[id(own[name])] for name in wanted}
+    return {name: by_tensor[id(own[name])] if name in own else [name] for name in wanted}
+
+
+def _is_empty(model: nn.Module, name: str) -> bool:
+    """Whether a layer has a place for a parameter that it was made without (bias=False); reconstruction may add one."""
+    path, _, last = name.rpartition(".")
+    try:
+        owner = model.get_submodule(path)
+    except AttributeError:
+        return False
+    return last in owner._parameters and owner._parameters[last] is None  # noqa: SLF001  as nn.Module's own setter does
 
 
 def _assign_tensors(module: GraphModule, model: nn.Module, names: Names, undo: list[Callable[[], None]]) -> None:
     own = dict(_tensors(model))
     made: dict[int, torch.Tensor] = {}  # what is shared stays shared
     for name, tensor in _tensors(module):
-        before = own[name]
+        before = own.get(name, tensor)  # what reconstruction added replaces nothing
         if id(before) not in made:
             copy = tensor.detach().clone().to(before.device)
             is_parameter = isinstance(before, nn.Parameter)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from edgeprune.errors import UsageError
 from edgeprune.graph.capture import capture
+from edgeprune.recovery.reconstruct import reconstruct
 from tests.graph.models import build
 
 
@@ -105,4 +106,19 @@ def test_shared_layers_stay_shared() -> None:
     assert model.body.weight.shape == (4, 4)
     assert (model.again.in_features, model.again.out_features) == (4, 4)
     x = torch.randn(3, 6)
+    torch.testing.assert_close(model(x), pruned.module(x))
+
+
+def test_a_bias_that_reconstruction_added_is_written_back_too() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False), nn.ReLU(), nn.Conv2d(8, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1)
+    ).eval()
+    captured = capture(model, torch.randn(4, 3, 9, 9))
+    pruned = captured.prune(captured.uniform(0.25))
+    reconstruct(pruned, captured, [(torch.randn(16, 3, 9, 9),) for _ in range(4)])
+    pruned.apply_to(model)
+    assert model[2].bias is not None
+    assert model[2].weight.shape == (6, 6, 3, 3)
+    x = torch.randn(5, 3, 9, 9)
     torch.testing.assert_close(model(x), pruned.module(x))
