@@ -198,6 +198,8 @@ def _prune_lines(report: dict[str, Any]) -> list[str]:
     lines = [f"{g['name']}: {g['units']} -> {g['kept']}" for g in report["groups"]]
     lines += [f"block {name}: dropped" for name in report["dropped_blocks"]]
     lines += [f"{name}: {change(name)}" for name in ("params", "macs", "peak_activation_bytes")]
+    if report["macs_leave_out"]:
+        lines.append(f"macs leave out what these operators multiply: {', '.join(report['macs_leave_out'])}")
     if report["verification_error"] is not None:
         lines.append(f"verified: relative difference to the reference {report['verification_error']:.2g}")
     if report["reconstruction"] is not None:

@@ -18,7 +18,8 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 
 from edgeprune.errors import UsageError, did_you_mean
-from edgeprune.graph.cost import VIEWS, macs_of
+from edgeprune.graph.cost import VIEWS
+from edgeprune.graph.macs import macs_of
 from edgeprune.graph.operators import is_operator, operator_name, schema_of, shape_of
 
 __all__ = ["Block", "dropped_branches", "find_blocks", "named_blocks", "without_blocks"]

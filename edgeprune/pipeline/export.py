@@ -87,6 +87,8 @@ def _provenance(model: Captured | Pruned) -> dict[str, Any]:
 
     cost = model.cost()
     found: dict[str, Any] = {"params": cost.params, "macs": cost.macs}
+    if cost.uncounted:
+        found["macs_leave_out"] = list(cost.uncounted)
     if isinstance(model, Pruned):
         found["candidate"] = model.candidate.id
         if model.verification is not None:

@@ -122,6 +122,7 @@ def prune(
         "frozen": [{"name": g.name, "units": g.units, "reason": g.frozen} for g in captured.frozen],
         "params": {"before": before.params, "after": after.params},
         "macs": {"before": before.macs, "after": after.macs},
+        "macs_leave_out": list(before.uncounted),
         "peak_activation_bytes": {"before": before.peak_activation_bytes, "after": after.peak_activation_bytes},
         "verification_error": None if pruned.verification is None else pruned.verification.relative_error,
         "reconstruction": reconstruction,

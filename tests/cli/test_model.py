@@ -87,6 +87,27 @@ def test_prune_says_in_words_what_it_did(saved_model: Path, tmp_path: Path, caps
     assert f"wrote {tmp_path / 'small.pt2'}" in out
 
 
+class Distances(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 4))
+        self.centres = nn.Parameter(torch.randn(3, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cdist(self.layers(x), self.centres)
+
+
+def test_operators_that_the_count_leaves_out_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, small = tmp_path / "dense.pt2", tmp_path / "small.pt2"
+    save(capture(Distances(), torch.randn(2, 6)), source)
+    assert run_cli(["prune", str(source), "-o", str(small)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "macs: 320 -> 160 (50.0%)" in lines
+    assert "macs leave out what these operators multiply: cdist" in lines
+    assert run_cli(["prune", str(source), "-o", str(small), "--json"]) == 0
+    assert printed(capsys)["macs_leave_out"] == ["cdist"]
+
+
 def test_prune_does_not_reconstruct_without_data(saved_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = saved_model.with_name("small.pt2")
     assert run_cli(["prune", str(saved_model), "-o", str(small), "--reconstruct"]) == 2
