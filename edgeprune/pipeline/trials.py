@@ -157,7 +157,7 @@ class Trials:
         details.update(params=cost.params, macs=cost.macs, peak_activation_bytes=cost.peak_activation_bytes)
         accuracy = self._accuracy(model, candidate)
         artifact = None
-        if stage is not Stage.SCREEN:
+        if stage.is_measured:
             artifact = export(model, folder / f"model{_suffix(self.format)}", format=self.format)
             details["parity_error"] = artifact.provenance.get("parity_error")
         return _Built((candidate.id, stage, number), accuracy, artifact, details, time.monotonic() - started)

@@ -14,11 +14,17 @@ __all__ = ["Stage", "Trial"]
 
 
 class Stage(str, Enum):
-    """How far a trial goes; each stage includes the ones before it, but for fine-tuning, which only FINAL has."""
+    """How far a trial goes: after surgery and verification, which recovery, and whether it is measured."""
 
-    SCREEN = "screen"  # surgery, verification, batch-norm re-estimation, accuracy
-    MEASURE = "measure"  # and export, parity, measurement on the target
-    FINAL = "final"  # surgery, verification, fine-tuning with distillation, accuracy, export, parity, measurement
+    SCREEN = "screen"  # quick recovery (batch-norm re-estimation or reconstruction), accuracy
+    TUNE = "tune"  # short fine-tuning, accuracy: what ranks candidates before one is finished
+    MEASURE = "measure"  # as SCREEN, and export, parity, measurement on the target
+    FINAL = "final"  # the whole fine-tuning with distillation, accuracy, export, parity, measurement
+
+    @property
+    def is_measured(self) -> bool:
+        """True where the device measures the candidate."""
+        return self in (Stage.MEASURE, Stage.FINAL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,16 @@ cheap estimate of cost) and the trials; it decides which candidates to try next,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from edgeprune.records.budget import Budget
 from edgeprune.records.candidate import Candidate
 from edgeprune.records.trial import Stage, Trial
+from edgeprune.search.costs import CostModel
 
-__all__ = ["Evaluate", "GroupSpace", "Proposal", "SearchSpace", "Strategy"]
+__all__ = ["BlockSpace", "Evaluate", "GroupSpace", "Proposal", "SearchSpace", "Strategy"]
 
 Evaluate = Callable[[Candidate, Stage, int], Trial]  # (candidate, stage, trial number) -> trial
 
@@ -23,13 +24,15 @@ Evaluate = Callable[[Candidate, Stage, int], Trial]  # (candidate, stage, trial 
 class GroupSpace:
     """One prunable channel group: `scores` holds the importance of each unit (higher is kept longer).
 
-    Widths that the search may choose are `widths`, ascending, the last one being the dense width.
+    Widths that the search may choose are `widths`, ascending, the last one being the dense width. `losses` are the
+    predicted losses of accuracy at each of them (0 at the last), each group narrowed alone; empty where not known.
     """
 
     name: str
     units: int
     scores: tuple[float, ...]
     widths: tuple[int, ...]
+    losses: tuple[float, ...] = ()
 
     def keep(self, width: int) -> tuple[int, ...]:
         """The `width` most important units, in ascending order; ties go to the lower index."""
@@ -38,16 +41,39 @@ class GroupSpace:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockSpace:
+    """One residual block that may be dropped, and the predicted loss of accuracy; `groups` matter only inside it."""
+
+    name: str
+    loss: float
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SearchSpace:
-    """All prunable groups, and an estimate of a candidate's cost as a share of the dense model's (1.0)."""
+    """All prunable groups and blocks, and an estimate of a candidate's cost as a share of the dense model's (1.0).
+
+    `costs` predicts figures; None where nothing was learned of the device.
+    """
 
     groups: tuple[GroupSpace, ...]
     estimate: Callable[[Candidate], Mapping[str, float]]  # {"macs": 0.41, "params": 0.38, "activations": 0.6}
+    blocks: tuple[BlockSpace, ...] = ()
+    costs: CostModel | None = None
 
-    def candidate(self, widths: Mapping[str, int]) -> Candidate:
-        """The candidate that keeps the most important units; groups at full width are left out."""
+    def candidate(self, widths: Mapping[str, int], dropped: Collection[str] = ()) -> Candidate:
+        """The candidate that keeps the most important units; groups at full width are left out.
+
+        So are groups that matter only inside a dropped block.
+        """
+        gone = {group for block in self.blocks if block.name in dropped for group in block.groups}
         return Candidate(
-            kept={g.name: g.keep(widths[g.name]) for g in self.groups if widths.get(g.name, g.units) < g.units}
+            kept={
+                g.name: g.keep(widths[g.name])
+                for g in self.groups
+                if g.name not in gone and widths.get(g.name, g.units) < g.units
+            },
+            dropped_blocks=tuple(sorted(dropped)),
         )
 
     def uniform(self, keep: float) -> dict[str, int]:

@@ -86,7 +86,7 @@ def closest(budget: Budget, trials: Iterable[Trial], dense: Figures) -> Trial | 
         excess = max((-entry.headroom for entry in entries if entry.headroom is not None), default=0.0)
         return trial.stage is not Stage.FINAL, blind, max(excess, 0.0), trial.number
 
-    measured = [trial for trial in trials if trial.stage is not Stage.SCREEN]
+    measured = [trial for trial in trials if trial.stage.is_measured]
     return min(measured, key=distance, default=None)
 
 
@@ -98,7 +98,7 @@ def reachable(
     For accuracy it is the highest among the trials within the device's limits, fine-tuned ones where there are any;
     where none is within them, accuracy is left out: the dense model's own would mean nothing.
     """
-    measured = [trial for trial in trials if trial.stage is not Stage.SCREEN]
+    measured = [trial for trial in trials if trial.stage.is_measured]
     within = [trial for trial in measured if device_state(budget, trial, dense) is State.MET]
     tuned = [trial for trial in within if trial.stage is Stage.FINAL]
     best: dict[str, tuple[float, int]] = {}

@@ -178,7 +178,7 @@ def _drive(run: _Search, strategy: Strategy, max_trials: int) -> bool:
     on_device = 1
     while proposals := strategy.ask():
         for proposal in proposals:
-            if proposal.stage is not Stage.SCREEN:
+            if proposal.stage.is_measured:
                 if on_device >= max_trials:
                     return True
                 on_device += 1

@@ -67,7 +67,7 @@ class SimulatedNetwork:
         accuracy = max(self.dense_accuracy - lost * (1 - self.recovered if stage is Stage.FINAL else 1.0), 0.0)
         figures = {"accuracy": Figure(accuracy, accuracy)}
         outcome, message = Outcome.OK, ""
-        if stage is not Stage.SCREEN:
+        if stage.is_measured:
             figures["size"] = Figure(size, size)
             if size > self.memory_limit:
                 outcome, message = Outcome.OOM, "the model does not fit"
