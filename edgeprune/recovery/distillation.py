@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from edgeprune.errors import TaskError
 
-__all__ = ["Calls", "distance", "distillation_loss", "recorded"]
+__all__ = ["Calls", "distance", "distances", "distillation_loss", "recorded"]
 
 Calls = list[tuple[tuple[Any, ...], dict[str, Any], Any]]  # (args, kwargs, outputs) of each forward call
 
@@ -44,13 +44,18 @@ def distillation_loss(calls: Calls, teacher: nn.Module, temperature: float) -> T
     for args, kwargs, outputs in calls:
         with torch.no_grad():
             wanted = teacher(*args, **kwargs)
-        pairs = zip(pytree.tree_leaves(outputs), pytree.tree_leaves(wanted), strict=True)
-        total += [
-            distance(student, target, temperature)
-            for student, target in pairs
-            if isinstance(student, Tensor) and student.is_floating_point()
-        ]
+        total += distances(outputs, wanted, temperature)
     return torch.stack(total).mean()
+
+
+def distances(outputs: Any, wanted: Any, temperature: float) -> list[Tensor]:
+    """The distance of each floating-point tensor in a module's outputs (of any structure) to the one wanted."""
+    pairs = zip(pytree.tree_leaves(outputs), pytree.tree_leaves(wanted), strict=True)
+    return [
+        distance(student, target, temperature)
+        for student, target in pairs
+        if isinstance(student, Tensor) and student.is_floating_point()
+    ]
 
 
 def distance(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

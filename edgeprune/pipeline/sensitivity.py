@@ -1,0 +1,173 @@
+"""How much each narrowing and each dropped block would hurt, one at a time: what a search minimises the sum of.
+
+Every group is narrowed alone to a few of its widths (batch-norm statistics re-estimated), and its outputs on training
+batches are compared with the dense model's: the divergence of distillation, which needs no labels and, unlike
+accuracy, is not coarse. Between the widths that were tried it is interpolated, never falling as width falls. Compare
+NetAdapt (Yang et al. 2018, arXiv:1804.03230) and the layer-wise sensitivities of Li et al. 2017 (arXiv:1608.08710).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune import atomic
+from edgeprune.errors import DamagedError, TaskError
+from edgeprune.progress import SILENT, Progress
+from edgeprune.records.candidate import Candidate
+from edgeprune.search.base import BlockSpace, GroupSpace, SearchSpace
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgeprune.graph.captured import Captured
+    from edgeprune.pipeline.task import CheckedTask
+
+__all__ = ["interpolated", "tried_widths", "with_sensitivities"]
+
+SCHEMA = "edgeprune.sensitivities/1"
+_SHARES = (0.75, 0.5, 0.25)  # of a group's units that are kept when it is tried, and its least width
+_STATISTICS_BATCHES = 4  # for batch-norm statistics
+_JUDGING_BATCHES = 4
+_MOST_EXAMPLES = 512  # judged at the most: large batches are not needed in full
+
+
+def with_sensitivities(
+    captured: Captured,
+    task: CheckedTask,
+    space: SearchSpace,
+    path: Path,
+    *,
+    blocks: Mapping[str, Sequence[str]],
+    seed: int,
+    reuse: bool,
+    progress: Progress = SILENT,
+) -> SearchSpace:
+    """The space with the losses of every group and of `blocks` (their names, and the groups inside each).
+
+    What was tried is kept in `path`, point by point; with `reuse` it is read from there: a resumed run must see the
+    same. Where the task has no training part, the share of importance that goes stands for the loss, and blocks are
+    left alone. Raises TaskError, VerificationError, StorageError.
+    """
+    if not task.trainable:
+        return replace(space, groups=tuple(_by_importance(group) for group in space.groups))
+    known = _read(path) if reuse else {}
+    judge = None
+    tried = {
+        group.name: {width: space.candidate({group.name: width}) for width in tried_widths(group)}
+        for group in space.groups
+    }
+    dropped = {name: Candidate(dropped_blocks=(name,)) for name in blocks}
+    wanted = [c for points in tried.values() for c in points.values()] + list(dropped.values())
+    with progress.step("sensitivities", len(wanted)) as step:
+        for candidate in wanted:
+            if candidate.id not in known:
+                judge = judge or _judge(captured, task, seed)
+                known[candidate.id] = judge(candidate)
+                text = json.dumps({"schema": SCHEMA, "losses": known}, allow_nan=False)
+                atomic.write_text(path, text + "\n")
+            step.advance()
+    groups = tuple(
+        replace(g, losses=interpolated(g.widths, {w: known[c.id] for w, c in tried[g.name].items()}))
+        for g in space.groups
+    )
+    inside = tuple(BlockSpace(name, known[dropped[name].id], tuple(names)) for name, names in blocks.items())
+    return replace(space, groups=groups, blocks=inside)
+
+
+def tried_widths(group: GroupSpace) -> tuple[int, ...]:
+    """The widths at which a group is tried: those next to a few shares of it, and the least one; never the dense."""
+    narrower = group.widths[:-1]
+    if not narrower:
+        return ()
+    near = {min(narrower, key=lambda width: (abs(width - share * group.units), width)) for share in _SHARES}
+    return tuple(sorted({narrower[0], *near}))
+
+
+def interpolated(widths: Sequence[int], losses: Mapping[int, float]) -> tuple[float, ...]:
+    """The loss at each of `widths` (ascending, the last one dense, which loses nothing) from those at some of them.
+
+    Linear between the known ones, which are first made to never rise with width (isotonic regression).
+    """
+    from scipy.optimize import isotonic_regression
+
+    known = sorted(losses)
+    x = [*known, widths[-1]]
+    y = np.zeros(len(x))
+    if known:
+        falling = isotonic_regression([losses[width] for width in known], increasing=False).x
+        y[:-1] = np.maximum(falling, 0.0)
+    return tuple(float(value) for value in np.interp(widths, x, y))
+
+
+def _by_importance(group: GroupSpace) -> GroupSpace:
+    """The share of the group's importance that goes at each width."""
+    scores = np.sort(np.asarray(group.scores, dtype=np.float64))[::-1]
+    scores = scores - min(float(scores.min()), 0.0)
+    total = float(scores.sum()) or 1.0
+    return replace(group, losses=tuple(float(1 - scores[:width].sum() / total) for width in group.widths))
+
+
+def _judge(captured: Captured, task: CheckedTask, seed: int) -> Callable[[Candidate], float]:
+    """How far a candidate's outputs are from the dense model's, after its batch-norm statistics are re-estimated."""
+    import torch
+
+    from edgeprune.recovery.batchnorm import reestimate
+    from edgeprune.recovery.distillation import distances, recorded
+    from edgeprune.training_data import reproducible
+
+    with reproducible(seed):
+        batches = list(islice(task.train_batches(), _STATISTICS_BATCHES + _JUDGING_BATCHES))
+    judging = batches[_STATISTICS_BATCHES:] or batches  # of few batches the same ones must do
+    dense = captured.module.eval()
+    inputs: list[tuple[Any, ...]] = []
+    with torch.no_grad(), recorded(dense) as calls:
+        for batch in judging:
+            task.loss(dense, batch)
+        inputs = [args for args, _, _ in calls]
+        wanted = [outputs for _, _, outputs in calls]
+    if not inputs:
+        raise TaskError("loss(model, batch) did not call the model", hint="call model(...) inside loss")
+    examples = 0
+    for count, given in enumerate(inputs, start=1):
+        examples += _rows(given)
+        if examples >= _MOST_EXAMPLES:
+            inputs, wanted = inputs[:count], wanted[:count]
+            break
+
+    def judged(candidate: Candidate) -> float:
+        module = captured.prune(candidate, verify=False).module
+        with reproducible(seed):
+            reestimate(module, batches[:_STATISTICS_BATCHES], task.loss)
+        total = torch.zeros((), dtype=torch.float64)
+        with torch.no_grad():
+            for given, target in zip(inputs, wanted, strict=True):
+                total += torch.stack(distances(module(*given), target, 1.0)).mean().double()
+        return float(total) / len(inputs)
+
+    return judged
+
+
+def _rows(inputs: tuple[Any, ...]) -> int:
+    first: torch.Tensor = inputs[0]
+    return int(first.shape[0]) if first.ndim else 1
+
+
+def _read(path: Path) -> dict[str, float]:
+    """What was tried before; nothing where the run was stopped before that."""
+    if not path.exists():
+        return {}
+    hint = "start a new run in another folder"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["schema"] != SCHEMA:
+            raise DamagedError(f"{path}: unknown schema {data['schema']!r}", hint=hint)
+        return {str(name): float(value) for name, value in data["losses"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{path}: cannot read the sensitivities: {error}", hint=hint) from error
