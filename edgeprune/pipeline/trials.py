@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Measures", "Trials", "trial_folder", "trial_seed"]
 
 _CHECKPOINT = "finetune.safetensors"
+_SHORT = 6  # the share of the epochs that a short fine-tuning has, as a divisor
 
 
 class Measures(Protocol):
@@ -78,6 +80,7 @@ class Trials:
         if built is None or built.key != (candidate.id, stage, number):
             built = self._built = self._build(candidate, stage, number, folder)
         if built.artifact is None:
+            (folder / _CHECKPOINT).unlink(missing_ok=True)
             figures = figures_of(None, None, built.accuracy)
             return Trial(number, stage, candidate, Outcome.OK.value, figures, "", built.seconds, None, built.details)
         started = time.monotonic()
@@ -177,7 +180,8 @@ class Trials:
             "recovery": "batch-norm re-estimation" if batches else "none: no batch-norm statistics",
             "batches": batches,
         }
-        if stage is not Stage.FINAL or self.recovery.epochs == 0:
+        settings = self.recovery if stage is Stage.FINAL else shortened(self.recovery)
+        if stage not in (Stage.FINAL, Stage.TUNE) or settings.epochs == 0:
             return done
         before = self._accuracy(pruned, candidate)
         untrained = {name: value.detach().clone() for name, value in pruned.module.state_dict().items()}
@@ -185,13 +189,18 @@ class Trials:
             pruned.module,
             self.task.train_batches,
             self.task.loss,
-            settings=self.recovery,
+            settings=settings,
             teacher=self.captured.module,
             seed=seed,
             checkpoint=folder / _CHECKPOINT,
             progress=self.progress,
         )
-        details = {"accuracy_before_fine_tuning": before, "epochs": report.epochs, "final_loss": report.final_loss}
+        details = {
+            "accuracy_before_fine_tuning": before,
+            "epochs": report.epochs,
+            "fine_tuning_steps": report.steps,
+            "final_loss": report.final_loss,
+        }
         if self._accuracy(pruned, candidate) >= before:
             return {**done, **details, "recovery": "fine-tuning"}
         pruned.module.load_state_dict(untrained)
@@ -236,6 +245,11 @@ def _measurements(folder: Path) -> list[Measurement]:
 
 def _target(measurement: Measurement) -> str:
     return "" if measurement.provenance is None else measurement.provenance.target
+
+
+def shortened(settings: FineTuneSettings) -> FineTuneSettings:
+    """Fine-tuning that is long enough to tell candidates apart: a sixth of the epochs, at least one where any."""
+    return replace(settings, epochs=math.ceil(settings.epochs / _SHORT))
 
 
 def trial_folder(run_dir: Path, number: int) -> Path:

@@ -19,7 +19,7 @@ from edgeprune.measure.sentinel import Sentinel
 from edgeprune.pipeline import baseline
 from edgeprune.pipeline.space import importance_scores, search_space, widths
 from edgeprune.pipeline.task import CheckedTask, load_task
-from edgeprune.pipeline.trials import Trials, trial_seed
+from edgeprune.pipeline.trials import Trials, shortened, trial_seed
 from edgeprune.records import codec
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.budget import Budget
@@ -354,3 +354,21 @@ def test_a_resumed_run_measures_the_dense_model_again(
     (entry,) = trial.details["dense_again"].values()
     assert (entry["drifted"], entry["ratio"]) == (False, 1.0)
     assert len(session.measured) == 2
+
+
+def test_a_short_fine_tuning_ranks_without_the_device(
+    captured: Captured, task: CheckedTask, half: Candidate, tmp_path: Path
+) -> None:
+    session = Stopwatch()
+    settings = FineTuneSettings(epochs=7)
+    assert shortened(settings).epochs == 2
+    assert shortened(FineTuneSettings(epochs=0)).epochs == 0
+    run = Trials(captured, task, session, tmp_path, FineTuneSettings(epochs=6))
+    trial = run(half, Stage.TUNE, 0)
+    assert trial.details["recovery"] == "fine-tuning"
+    assert trial.details["epochs"] == 1
+    assert trial.details["fine_tuning_steps"] == 21  # 1300 examples by 64
+    assert trial.figures["accuracy"].value >= trial.details["accuracy_before_fine_tuning"]
+    assert set(trial.figures) == {"accuracy"}
+    assert not session.measured
+    assert sorted(path.name for path in (tmp_path / "trials/0000").iterdir()) == ["candidate.json"]
