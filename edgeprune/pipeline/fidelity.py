@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from edgeprune.graph.captured import Prunable
     from edgeprune.pipeline.calibration import Batch
 
-__all__ = ["OutputFidelity", "fidelity"]
+__all__ = ["OutputFidelity", "fidelity", "module_fidelity"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +31,20 @@ def fidelity(pruned: Prunable, dense: Prunable, batches: Iterable[Batch]) -> tup
 
     The top-1 class is that of an output (examples, classes), with two classes or more.
     """
+    return module_fidelity(pruned.module, dense, batches)
+
+
+def module_fidelity(module: nn.Module, dense: Prunable, batches: Iterable[Batch]) -> tuple[OutputFidelity, ...]:
+    """`fidelity` of any module that is called, and answers, as the dense one."""
     import torch
     from torch.utils._pytree import tree_leaves
 
     from edgeprune.graph.capture import evaluation
 
     sums: list[_Sums] = []
-    with evaluation(dense.module), evaluation(pruned.module), torch.no_grad():
+    with evaluation(dense.module), evaluation(module), torch.no_grad():
         for batch in batches:
-            theirs, ours = (tree_leaves(module(*batch)) for module in (dense.module, pruned.module))
+            theirs, ours = (tree_leaves(net(*batch)) for net in (dense.module, module))
             sums = sums or [_Sums() for _ in theirs]
             for total, expected, found in zip(sums, theirs, ours, strict=True):
                 total.add(expected, found)

@@ -1,0 +1,95 @@
+"""Quantise an ONNX file to int8 by ONNX Runtime: static, calibrated by the range of values (QDQ form)."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprune import atomic
+from edgeprune.errors import UsageError
+from edgeprune.export import manifest
+from edgeprune.export.onnx import clean
+from edgeprune.records.artifact import Artifact
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["SCHEMES", "Scheme", "quantize"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """How values become int8. Which is faster, and by how much less exact, depends on the processor and its kernels."""
+
+    name: str
+    per_channel: bool  # a scale per output channel of a weight, or one per weight
+    signed: bool  # activations; unsigned ones have a zero point
+
+
+SCHEMES = (
+    Scheme("int8 per tensor, unsigned activations", per_channel=False, signed=False),
+    Scheme("int8 per channel, signed activations", per_channel=True, signed=True),
+)
+
+
+def quantize(artifact: Artifact, path: Path, batches: Sequence[tuple[Tensor, ...]], scheme: Scheme) -> Artifact:
+    """Write the int8 form of an .onnx artifact to `path`, calibrated on `batches` of its inputs (in their order).
+
+    Inputs and outputs stay float. Raises UsageError where ONNX Runtime cannot quantise the file, or finds nothing in it
+    to quantise.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+        def __init__(self) -> None:
+            names = [spec.name for spec in artifact.inputs]
+            self.feeds = ({n: t.detach().numpy() for n, t in zip(names, batch, strict=True)} for batch in batches)
+
+        def get_next(self) -> dict[str, Any] | None:
+            return next(self.feeds, None)
+
+    if artifact.format != "onnx":
+        raise UsageError(f"{artifact.path.name}: only .onnx files are quantised, not {artifact.format!r}")
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+        written = Path(folder) / "int8.onnx"
+        try:
+            with _quiet():
+                quantize_static(
+                    str(artifact.path),
+                    str(written),
+                    Reader(),
+                    quant_format=QuantFormat.QDQ,
+                    per_channel=scheme.per_channel,
+                    activation_type=QuantType.QInt8 if scheme.signed else QuantType.QUInt8,
+                    weight_type=QuantType.QInt8,
+                )
+        except Exception as error:  # its own kinds share no base
+            raise UsageError(
+                f"ONNX Runtime cannot quantise {artifact.path.name}: {str(error).splitlines()[0]}",
+                hint="the operator or input named above is not supported in int8",
+            ) from error
+        model = clean(onnx.load(written))
+    if not any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        raise UsageError(f"{artifact.path.name}: ONNX Runtime finds nothing in it to quantise")
+    data = model.SerializeToString(deterministic=True)
+    atomic.write_bytes(path, data)
+    inputs, outputs = manifest.tensor_specs(model)
+    provenance = {**artifact.provenance, "quantised": scheme.name, "calibration_batches": len(batches)}
+    provenance.pop("parity_error", None)  # of the float file
+    return manifest.artifact(path, data, format="onnx", inputs=inputs, outputs=outputs, provenance=provenance)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without advice on pre-processing: what edgeprune exports is folded already."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,47 @@
+"""An artifact as a module: a task can evaluate what the runtime computes, int8 included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from edgeprune.errors import UsageError
+from edgeprune.records.artifact import Artifact
+
+__all__ = ["RuntimeModule"]
+
+
+class RuntimeModule(nn.Module):
+    """Runs an .onnx artifact in this machine's ONNX Runtime; it is called, and answers, as `like` does.
+
+    `example_inputs` are those of `like`, which is run once for the form of its outputs. Raises UsageError where the
+    runtime cannot load the file.
+    """
+
+    def __init__(self, artifact: Artifact, like: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
+        super().__init__()
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(artifact.path), options, ["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions share no other base
+            raise UsageError(f"ONNX Runtime cannot load {artifact.path.name}: {error}") from error
+        self._inputs = tuple(spec.name for spec in artifact.inputs)
+        with torch.no_grad():
+            self._template, self._form = pytree.tree_flatten(like(*example_inputs))
+        # Tasks ask a module's parameters where to compute.
+        self.nothing = nn.Parameter(torch.empty(0), requires_grad=False)
+
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
+        """The outputs, in the structure of `like`'s."""
+        given = (*args, *kwargs.values())
+        feeds = {n: t.detach().contiguous().numpy() for n, t in zip(self._inputs, given, strict=True)}
+        outputs = (torch.from_numpy(output) for output in self._session.run(None, feeds))
+        leaves = [next(outputs) if isinstance(leaf, Tensor) else leaf for leaf in self._template]
+        return pytree.tree_unflatten(leaves, self._form)
