@@ -1,0 +1,135 @@
+"""Solve a problem exactly, as a mixed-integer programme (HiGHS through scipy)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgeprune.search.options import Options
+from edgeprune.search.problem import LOSS, RELAXATION, Choice, Infeasible, Problem, Solution, predicted_loss
+from edgeprune.search.programme import Linear, Programme
+
+__all__ = ["solve"]
+
+GAP = 0.004  # relative: how far from the optimum a solution may be
+_NODES = 20_000  # where to stop: counted, so that the same problem has the same solution on any machine
+_SECONDS = 600.0  # and where the machine is so slow that no one would wait
+_INFEASIBLE = 2  # scipy's status
+_MOST_RELAXED = 1e4  # limits are at most so many times exceeded
+_TIE = 1e-4  # how much the loss weighs beside another objective: it decides between equals
+
+
+def solve(problem: Problem, *, gap: float = GAP, seconds: float = _SECONDS) -> Solution | Infeasible:
+    """The choice with the least objective, to a relative `gap`; Infeasible where there is none.
+
+    Deterministic unless `seconds` run out. A limit counts as held to 1e-6 of it.
+    """
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import csr_array
+
+    programme = Programme(problem, Options.of(problem))
+    relaxed = programme.variable(upper=_MOST_RELAXED) if problem.minimise == RELAXATION else None
+    for figure, limit in problem.limits.items():
+        _limit(programme, figure, limit, relaxed)
+    for figure, limit in problem.caps.items():
+        _limit(programme, figure, limit, None)
+    objective = _objective(programme, relaxed)
+    objective.add([programme.variable(low=1.0)], [objective.constant])  # so that the gap is of the whole
+    for choice in problem.excluded:
+        programme.differ(choice, problem.distance)
+    for choice in problem.too_large:
+        programme.narrower(choice)
+    rows, columns, values = programme.entries()
+    size = len(programme.upper)
+    cost = objective.dense(size)
+    scale = 1e3 / max(float(np.abs(cost).max(initial=0.0)), 1e-30)
+    found: Any = milp(
+        cost * scale,
+        integrality=np.asarray(programme.integral, dtype=np.uint8),
+        bounds=Bounds(np.asarray(programme.lower), np.asarray(programme.upper)),
+        constraints=LinearConstraint(
+            csr_array((values, (rows, columns)), shape=(len(programme.low), size)),
+            np.asarray(programme.low),
+            np.asarray(programme.high),
+        ),
+        options={"mip_rel_gap": gap, "node_limit": _NODES, "time_limit": seconds},
+    )
+    if found.x is None:
+        return Infeasible(proved=found.status == _INFEASIBLE)
+    choice = programme.chosen(found.x)
+    return Solution(choice, _value(problem, choice), _gap(found))
+
+
+def _limit(programme: Programme, figure: str, limit: float, relaxed: int | None) -> None:
+    """One row per step: the figure over its limit is at most 1 (plus what is relaxed)."""
+    whole, steps = _figure(programme, figure)
+    unit = abs(limit) or 1.0
+    for step in steps:
+        expression = whole.plus(step)
+        columns = [*expression.columns, np.asarray([] if relaxed is None else [relaxed], dtype=np.int64)]
+        values = [*(v / unit for v in expression.values), np.asarray([] if relaxed is None else [-1.0])]
+        high = (limit - expression.constant) / unit
+        programme.row(np.concatenate(columns), np.concatenate(values), -np.inf, high)
+
+
+def _objective(programme: Programme, relaxed: int | None) -> Linear:
+    problem = programme.problem
+    loss = programme.loss()
+    if problem.minimise == LOSS:
+        return loss
+    objective = Linear()
+    if relaxed is not None:
+        objective.add([relaxed], [1.0])
+        unit = 1.0
+    else:
+        whole, steps = _figure(programme, problem.minimise)
+        if len(steps) > 1:  # the largest step: a variable that none exceeds
+            unit = max(problem.limits.get(problem.minimise, 0.0), *(_most(whole.plus(step)) for step in steps))
+            largest = programme.variable(upper=1.0)
+            for step in steps:
+                columns = [*step.columns, np.asarray([largest], dtype=np.int64)]
+                values = [*(v / unit for v in step.values), np.asarray([-1.0])]
+                programme.row(np.concatenate(columns), np.concatenate(values), -np.inf, -step.constant / unit)
+            whole.add([largest], [unit])
+        else:
+            whole = whole.plus(steps[0])
+            unit = _most(whole)
+        objective = whole
+    most = _most(loss) or 1.0
+    for columns_, values_ in zip(loss.columns, loss.values, strict=True):
+        objective.add(columns_, values_, _TIE * unit / most)
+    return objective
+
+
+def _figure(programme: Programme, figure: str) -> tuple[Linear, tuple[Linear, ...]]:
+    if figure == LOSS:
+        return programme.loss(), (Linear(),)
+    return programme.parts(programme.problem.metrics[figure])
+
+
+def _most(expression: Linear) -> float:
+    """No less than the expression can be, with every column at 1."""
+    return abs(expression.constant) + sum(float(np.abs(values).max(initial=0.0)) for values in expression.values)
+
+
+def _value(problem: Problem, choice: Choice) -> float:
+    """The objective at the choice, from the tables themselves."""
+    if problem.minimise == LOSS:
+        return predicted_loss(problem.space, choice)
+    candidate = problem.space.candidate(choice.widths, choice.dropped)
+    if problem.minimise != RELAXATION:
+        return problem.metrics[problem.minimise].predict(candidate)
+    worst = 0.0
+    for figure, limit in problem.limits.items():
+        value = (
+            predicted_loss(problem.space, choice) if figure == LOSS else problem.metrics[figure].predict(candidate)
+        )
+        worst = max(worst, (value - limit) / (abs(limit) or 1.0))
+    return worst
+
+
+def _gap(found: Any) -> float:
+    """How far the bound lies below the solution, as a share of it."""
+    above = float(found.fun) - float(found.mip_dual_bound)
+    return max(above, 0.0) / abs(float(found.fun)) if found.fun else 0.0

@@ -1,0 +1,139 @@
+"""The solver against brute force."""
+
+from __future__ import annotations
+
+
+import numpy as np
+import pytest
+
+from edgeprune.search.base import BlockSpace, GroupSpace, SearchSpace
+from edgeprune.search.costs import CostModel, MetricModel, Term
+from edgeprune.search.options import Options
+from edgeprune.search.problem import Choice, Infeasible, Problem, Solution
+from edgeprune.search.solve import solve
+
+from tests.search.problems import best, choices, small_space, value
+
+DENSE = Choice({f"g{i}": 32 for i in range(4)})
+
+
+def problem(seed: int, share: float, minimise: str = "loss", blocks: int = 1) -> Problem:
+    space = small_space(np.random.default_rng(seed), blocks=blocks)
+    assert space.costs is not None
+    dense = space.costs.predict(space.candidate({}))
+    return Problem(space, space.costs.metrics, {f: share * v for f, v in dense.items()}, minimise)
+
+
+@pytest.mark.parametrize("minimise", ["loss", "latency.p50", "peak_memory", "relaxation"])
+@pytest.mark.parametrize("seed", range(4))
+def test_finds_what_brute_force_finds(seed: int, minimise: str) -> None:
+    # "relaxation" is asked under limits that cannot be met, the others under limits that can.
+    posed = problem(seed, 0.02 if minimise == "relaxation" else 0.5, minimise, blocks=seed % 3)
+    found = solve(posed, gap=0.0)
+    assert isinstance(found, Solution)
+    assert found.value == pytest.approx(best(posed), rel=1e-6)
+    assert found.gap <= 1e-6
+    if minimise != "relaxation":
+        assert all(value(posed, figure, found.choice) <= limit * (1 + 1e-6) for figure, limit in posed.limits.items())
+
+
+def test_a_limit_on_the_loss_is_held() -> None:
+    posed = problem(1, 0.9, "latency.p50")
+    posed = Problem(posed.space, posed.metrics, {"loss": 0.3}, "latency.p50")
+    found = solve(posed, gap=0.0)
+    assert isinstance(found, Solution)
+    assert found.value == pytest.approx(best(posed), rel=1e-6)
+    assert value(posed, "loss", found.choice) <= 0.3 + 1e-6
+
+
+def test_what_cannot_be_is_proved_so() -> None:
+    posed = problem(0, 0.02)
+    assert best(posed) is None
+    assert solve(posed) == Infeasible(proved=True)
+
+
+def test_caps_hold_where_limits_are_relaxed() -> None:
+    posed = problem(0, 0.02, "relaxation", blocks=0)
+    relaxed = solve(posed, gap=0.0)
+    assert isinstance(relaxed, Solution)
+    # Size is capped well above the smallest; it must hold while latency alone is relaxed.
+    cap = 1.5 * min(value(posed, "size", choice) for choice in choices(posed.space))
+    latency = {"latency.p50": posed.limits["latency.p50"]}
+    capped = solve(Problem(posed.space, posed.metrics, latency, "relaxation", {"size": cap}), gap=0.0)
+    assert isinstance(capped, Solution)
+    assert value(posed, "size", capped.choice) <= cap * (1 + 1e-6)
+    least = min(value(posed, "latency.p50", choice) for choice in choices(posed.space))
+    assert capped.value == pytest.approx(least / latency["latency.p50"] - 1)
+
+
+def test_excluded_solutions_are_as_far_away_as_was_asked() -> None:
+    posed = problem(2, 0.5, blocks=0)
+    first = solve(posed)
+    assert isinstance(first, Solution)
+    apart = solve(Problem(posed.space, posed.metrics, posed.limits, excluded=(first.choice,), distance=3))
+    assert isinstance(apart, Solution)
+    assert sum(apart.choice.widths[g] != w for g, w in first.choice.widths.items()) >= 3
+    assert apart.value >= first.value - 1e-9
+    near = solve(Problem(posed.space, posed.metrics, posed.limits, excluded=(first.choice,)), gap=0.0)
+    assert isinstance(near, Solution)
+    assert near.choice != first.choice
+    assert near.value <= apart.value + 1e-9
+
+
+def test_a_block_that_was_dropped_counts_as_a_difference() -> None:
+    posed = problem(1, 0.5)
+    first = solve(posed)
+    assert isinstance(first, Solution)
+    other = solve(Problem(posed.space, posed.metrics, posed.limits, excluded=(first.choice,)))
+    assert isinstance(other, Solution)
+    assert other.choice != first.choice
+
+
+def test_too_large_means_narrower_somewhere() -> None:
+    posed = problem(2, 1.0, blocks=0)
+    assert solve(posed) == Solution(DENSE, 0.0, 0.0)
+    large = Choice({"g0": 32, "g1": 24, "g2": 32, "g3": 16})
+    found = solve(Problem(posed.space, posed.metrics, posed.limits, too_large=(large,)))
+    assert isinstance(found, Solution)
+    assert any(found.choice.widths[g] < w for g, w in large.widths.items())
+
+
+def test_options_that_another_one_beats_are_left_out() -> None:
+    widths = (8, 16, 24, 32)
+    group = GroupSpace("g", 32, tuple(range(32)), widths, (0.4, 0.2, 0.1, 0.0))
+    stairs = Term("op", "conv", ("g",), (widths,), np.asarray([1.0, 1.0, 2.0, 2.0]))
+    space = SearchSpace((group,), lambda _: {})
+    posed = Problem(space, {"latency.p50": MetricModel("latency.p50", (stairs,))}, {"latency.p50": 1.5})
+    assert Options.of(posed).widths("g") == (16, 32)
+    found = solve(posed)
+    assert isinstance(found, Solution)
+    assert found.choice == Choice({"g": 16})
+
+
+def test_a_term_gated_by_two_blocks_is_gone_with_either() -> None:
+    widths = (8, 16)
+    group = GroupSpace("g", 16, tuple(range(16)), widths, (0.3, 0.0))
+    blocks = (BlockSpace("a", 0.2), BlockSpace("b", 0.1))
+    both = Term("op", "conv", ("g", "g"), (widths, widths), np.asarray([[1.0, 9.0], [9.0, 4.0]]), ("a", "b"))
+    space = SearchSpace((group,), lambda _: {}, blocks)
+    metrics = {"size": MetricModel("size", (both,), offset=1.0)}
+    posed = Problem(space, metrics, {"size": 1.5})
+    found = solve(posed)
+    assert isinstance(found, Solution)
+    assert found.choice == Choice({"g": 16}, frozenset({"b"}))
+    assert found.value == pytest.approx(0.1)
+
+
+def test_a_group_of_a_dropped_block_that_costs_outside_of_it_stays_dense() -> None:
+    # As CostModel.predict has it: a candidate does not name the groups of its dropped blocks.
+    widths = (8, 16)
+    group = GroupSpace("g", 16, tuple(range(16)), widths, (0.5, 0.0))
+    inside = Term("in", "conv", ("g",), (widths,), np.asarray([5.0, 10.0]), ("a",))
+    outside = Term("out", "conv", ("g",), (widths,), np.asarray([1.0, 2.0]))
+    space = SearchSpace((group,), lambda _: {}, (BlockSpace("a", 0.1, ("g",)),), None)
+    metrics = {"size": MetricModel("size", (inside, outside))}
+    found = solve(Problem(space, metrics, {}, "size"))
+    assert isinstance(found, Solution)
+    assert found.choice.dropped == {"a"}
+    assert found.value == pytest.approx(2.0)
+    assert CostModel(metrics).predict(space.candidate(found.choice.widths, found.choice.dropped))["size"] == 2.0
