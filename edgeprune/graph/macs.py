@@ -11,10 +11,10 @@ from torch.fx import Node
 
 from edgeprune.graph.operators import argument_names, is_operator, operator_name, schema_of, shape_of
 
-__all__ = ["is_counted", "macs_of"]
+__all__ = ["is_counted", "macs_of", "macs_with"]
 
-Shape = tuple[int, ...]
-Arguments = Mapping[str, Any]
+Shape = tuple[Any, ...]  # of integers, or of what adds and multiplies like them
+Arguments = Mapping[str, Any]  # tensors are given by their shapes
 
 
 def macs_of(node: Node) -> int:
@@ -23,12 +23,27 @@ def macs_of(node: Node) -> int:
     Of products that are summed: convolutions, matrix products, einsums, attention, recurrent layers. Element-wise
     arithmetic, normalisation, pooling and resizing count as none.
     """
+    return int(macs_with(node, _noted_shape))
+
+
+def macs_with(node: Node, shape: Callable[[Node], Shape]) -> Any:
+    """The same with the sizes that `shape` gives for a node, which may be integers or polynomials."""
     formula = _FORMULAS.get(operator_name(node)) if is_operator(node) else None
     if formula is None:
         return 0
+
+    def given(argument: Any) -> Any:
+        if isinstance(argument, Node):
+            return shape(argument)
+        return [given(item) for item in argument] if isinstance(argument, list | tuple) else argument
+
     arguments = {**dict(zip(argument_names(node), node.args, strict=False)), **node.kwargs}
-    value = node.meta["val"]
-    return formula(arguments, shape_of(value) if isinstance(value, torch.Tensor) else ())
+    return formula({name: given(argument) for name, argument in arguments.items()}, shape(node))
+
+
+def _noted_shape(node: Node) -> Shape:
+    value = node.meta.get("val")
+    return shape_of(value) if isinstance(value, torch.Tensor) else ()
 
 
 def is_counted(node: Node) -> bool:
@@ -65,76 +80,72 @@ _FREE = (
 )  # fmt: skip
 
 
-def _shape(argument: Any) -> Shape:
-    return shape_of(argument.meta["val"]) if isinstance(argument, Node) else ()
+def _convolution(arguments: Arguments, output: Shape) -> Any:
+    weight = arguments["weight"]
+    return prod(arguments["input"] if arguments.get("transposed") else output) * prod(weight[1:])
 
 
-def _convolution(arguments: Arguments, output: Shape) -> int:
-    weight = _shape(arguments["weight"])
-    return prod(_shape(arguments["input"]) if arguments.get("transposed") else output) * prod(weight[1:])
-
-
-def _transposed(arguments: Arguments, output: Shape) -> int:
+def _transposed(arguments: Arguments, output: Shape) -> Any:
     return _convolution({**arguments, "transposed": True}, output)
 
 
-def _linear(arguments: Arguments, output: Shape) -> int:
-    return prod(output) * _shape(arguments["weight"])[-1]
+def _linear(arguments: Arguments, output: Shape) -> Any:
+    return prod(output) * arguments["weight"][-1]
 
 
-def _product(left: str) -> Callable[[Arguments, Shape], int]:
+def _product(left: str) -> Callable[[Arguments, Shape], Any]:
     """A matrix product sums over the last dimension of its left operand."""
-    return lambda arguments, output: prod(output) * _shape(arguments[left])[-1]
+    return lambda arguments, output: prod(output) * arguments[left][-1]
 
 
-def _summed_product(arguments: Arguments, output: Shape) -> int:
+def _summed_product(arguments: Arguments, output: Shape) -> Any:
     """addbmm sums over the batch as well."""
-    return prod(_shape(arguments["batch1"])) * output[-1]
+    return prod(arguments["batch1"]) * output[-1]
 
 
-def _tensordot(arguments: Arguments, output: Shape) -> int:
-    shape = _shape(arguments["self"])
+def _tensordot(arguments: Arguments, output: Shape) -> Any:
+    shape = arguments["self"]
     return prod(output) * prod(shape[int(dim)] for dim in arguments["dims_self"])
 
 
-def _vecdot(arguments: Arguments, output: Shape) -> int:
-    return prod(output) * _shape(arguments["x"])[int(arguments.get("dim", -1))]
+def _vecdot(arguments: Arguments, output: Shape) -> Any:
+    return prod(output) * arguments["x"][int(arguments.get("dim", -1))]
 
 
-def _bilinear(arguments: Arguments, output: Shape) -> int:
+def _bilinear(arguments: Arguments, output: Shape) -> Any:
     """x₁ᵀ W x₂ for each output, from the left."""
-    _, first, second = _shape(arguments["weight"])
+    _, first, second = arguments["weight"]
     return prod(output) * (first + 1) * second
 
 
-def _attention(arguments: Arguments, output: Shape) -> int:
-    query, key = _shape(arguments["query"]), _shape(arguments["key"])
+def _attention(arguments: Arguments, output: Shape) -> Any:
+    query, key = arguments["query"], arguments["key"]
     return prod(output[:-1]) * key[-2] * (query[-1] + output[-1])
 
 
-def _recurrent(arguments: Arguments, _: Shape) -> int:
+def _recurrent(arguments: Arguments, _: Shape) -> Any:
     """Each weight matrix multiplies once in each step of each example; layers and directions have their own."""
     matrices = arguments["params"] if "params" in arguments else [arguments["w_ih"], arguments["w_hh"]]
-    steps = prod(_shape(arguments["data" if "data" in arguments else "input"])[:-1])
-    shapes = [_shape(matrix) for matrix in matrices]
-    return steps * sum(prod(shape) for shape in shapes if len(shape) == 2)
+    steps = prod(arguments["data" if "data" in arguments else "input"][:-1])
+    return steps * sum(prod(shape) for shape in matrices if len(shape) == 2)
 
 
-def _einsum(arguments: Arguments, _: Shape) -> int:
+def _einsum(arguments: Arguments, _: Shape) -> Any:
     """The operands in turn, from the left; an index that only one of two has and nothing needs later is summed first.
 
     Each product then runs over all indices of both sides.
     """
-    shapes = [_shape(operand) for operand in arguments["tensors"]]
+    shapes = arguments["tensors"]
     inputs, arrow, output = str(arguments["equation"]).replace(" ", "").partition("->")
     names = [_letters(part, len(shape)) for part, shape in zip(inputs.split(","), shapes, strict=True)]
-    sizes: dict[str, int] = {}
+    sizes: dict[str, Any] = {}
     for letters, shape in zip(names, shapes, strict=True):
         for letter, size in zip(letters, shape, strict=True):
-            sizes[letter] = max(size, sizes.get(letter, 1))
+            sizes[letter] = sizes.get(letter, 1) if size == 1 else size
     kept = set(output) if arrow else {x for x in sizes if sum(letters.count(x) for letters in names) == 1}
     kept |= {letter for letter in sizes if letter.startswith("...")}
-    total, left = 0, set(names[0])
+    total: Any = 0
+    left = set(names[0])
     for i, letters in enumerate(names[1:], 1):
         right, later = set(letters), kept.union(*names[i + 1 :])
         left, right = left & (right | later), right & (left | later)
@@ -155,7 +166,7 @@ def _letters(part: str, ndim: int) -> list[str]:
 _RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
 # Operator -> multiply-accumulates, of its arguments by name and the shape of its output
-_FORMULAS: dict[str, Callable[[Arguments, Shape], int]] = {
+_FORMULAS: dict[str, Callable[[Arguments, Shape], Any]] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "_convolution"), _convolution),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _transposed),
     "linear": _linear,
