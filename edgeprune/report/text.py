@@ -17,6 +17,7 @@ from edgeprune.records.figures import format_figure
 from edgeprune.records.result import Result
 from edgeprune.records.trial import Trial
 from edgeprune.report import measured_on
+from edgeprune.report.table import table
 
 __all__ = ["UP_TO", "render"]
 
@@ -68,7 +69,7 @@ def _figures(result: Result) -> list[str]:
                 row += [f"{best_cost:,} counted", f"{best_cost / dense_cost:.3f} x" if dense_cost else ""]
             rows.append(row)
     notes = [UP_TO] if any("(up to " in cell for row in rows for cell in row) else []
-    return [*_table(rows), *notes, *_missing(names, result.dense if best is None else best, result.message)]
+    return [*table(rows), *notes, *_missing(names, result.dense if best is None else best, result.message)]
 
 
 def _measured_on(result: Result) -> list[str]:
@@ -116,7 +117,7 @@ def _limits(check: BudgetCheck | None) -> list[str]:
     binding = check.binding
     rows = [["limit", "bound", "value", "headroom", ""]]
     rows.extend(_limit(entry, entry is binding) for entry in check.limits)
-    return _table(rows)
+    return table(rows)
 
 
 def _limit(entry: LimitCheck, binding: bool) -> list[str]:
@@ -168,10 +169,3 @@ def _run(result: Result, run_dir: Path | None) -> list[str]:
     paths = {**(files if isinstance(files, Mapping) else {}), "result": "result.json"}
     lines.extend(f"{kind}: {path if run_dir is None else run_dir / str(path)}" for kind, path in paths.items())
     return lines
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns as wide as their widest cell, but for the last one of a row."""
-    columns = max(len(row) for row in rows)
-    spread = [max((len(row[i]) for row in rows if i < len(row) - 1), default=0) for i in range(columns)]
-    return ["  ".join(cell.ljust(spread[i]) for i, cell in enumerate(row)).rstrip() for row in rows]
