@@ -1,7 +1,8 @@
 """Extension points by name: what YAML and the CLI call "l2", "greedy" or "onnx" is an entry point.
 
 Built-in names are listed here as "module:attribute" and imported on use; plug-ins add theirs through the entry point
-groups `edgeprune.targets`, `.runtimes`, `.power_sensors`, `.importances`, `.strategies`, `.exporters`, `.packagers`.
+groups `edgeprune.targets`, `.runtimes`, `.power_sensors`, `.importances`, `.strategies`, `.executors`, `.exporters`,
+`.packagers`.
 """
 
 from __future__ import annotations
@@ -40,10 +41,15 @@ _BUILT_IN: dict[str, dict[str, str]] = {
     "strategies": {
         "uniform": "edgeprune.search.uniform:Uniform",
         "greedy": "edgeprune.search.greedy:Greedy",
+        "milp": "edgeprune.search.milp:Milp",
     },
     "power_sensors": {
         "csv": "edgeprune.measure.meters:CsvMeter",
         "command": "edgeprune.measure.meters:CommandMeter",
+    },
+    "executors": {
+        "local": "edgeprune.pipeline.executors.local:LocalExecutor",
+        "ray": "edgeprune.pipeline.executors.ray:RayExecutor",
     },
     "exporters": {"onnx": "edgeprune.export.onnx:OnnxExporter"},
 }

@@ -65,15 +65,28 @@ class MetricModel:
     offset: float = 0.0
     margin: float = 0.0
 
-    def predict(self, candidate: Candidate) -> float:
-        """The figure, in its unit, without the margin."""
+    def by_kind(self, candidate: Candidate) -> dict[str, float]:
+        """Per kind of term the sum before it is weighted; of the steps, that of the largest one."""
         kept = {group: len(units) for group, units in candidate.kept.items()}
         dropped = frozenset(candidate.dropped_blocks)
 
-        def total(terms: tuple[Term, ...]) -> float:
-            return sum(self.weights.get(term.kind, 1.0) * term.at(kept, dropped) for term in terms)
+        def sums(terms: tuple[Term, ...]) -> dict[str, float]:
+            found: dict[str, float] = {}
+            for term in terms:
+                found[term.kind] = found.get(term.kind, 0.0) + term.at(kept, dropped)
+            return found
 
-        return self.offset + total(self.terms) + max((total(step) for step in self.steps), default=0.0)
+        whole = sums(self.terms)
+        for kind, value in max((sums(step) for step in self.steps), key=self._weighted, default={}).items():
+            whole[kind] = whole.get(kind, 0.0) + value
+        return whole
+
+    def predict(self, candidate: Candidate) -> float:
+        """The figure, in its unit, without the margin."""
+        return self.offset + self._weighted(self.by_kind(candidate))
+
+    def _weighted(self, sums: Mapping[str, float]) -> float:
+        return sum(self.weights.get(kind, 1.0) * value for kind, value in sums.items())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgeprune.search.base import GroupSpace
 from edgeprune.search.costs import MetricModel, Term
-from edgeprune.search.problem import LOSS, Problem, losses
+from edgeprune.search.problem import Problem, losses
 
 __all__ = ["Options"]
 

@@ -162,7 +162,7 @@ class Programme:
         self.row(columns, values, -np.inf, high - expression.constant)
 
     def _homes(self) -> dict[str, Gate]:
-        """Per group the blocks without which nothing of it is left: those that it is in, and that gate all its terms."""
+        """Per group the blocks without which nothing of it is left: all it is in, and that gate all its terms."""
         inside: dict[str, set[str]] = {group.name: set() for group in self.problem.space.groups}
         for block in self.problem.space.blocks:
             for name in block.groups:

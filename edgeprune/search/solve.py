@@ -122,9 +122,7 @@ def _value(problem: Problem, choice: Choice) -> float:
         return problem.metrics[problem.minimise].predict(candidate)
     worst = 0.0
     for figure, limit in problem.limits.items():
-        value = (
-            predicted_loss(problem.space, choice) if figure == LOSS else problem.metrics[figure].predict(candidate)
-        )
+        value = predicted_loss(problem.space, choice) if figure == LOSS else problem.metrics[figure].predict(candidate)
         worst = max(worst, (value - limit) / (abs(limit) or 1.0))
     return worst
 

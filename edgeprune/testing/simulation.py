@@ -12,11 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+
 from edgeprune.records.candidate import Candidate
 from edgeprune.records.figures import Figure
 from edgeprune.records.measurement import Outcome
 from edgeprune.records.trial import Stage, Trial
 from edgeprune.search.base import GroupSpace, SearchSpace
+from edgeprune.search.costs import CostModel, MetricModel, Term
 
 __all__ = ["SimulatedNetwork"]
 
@@ -37,6 +40,7 @@ class SimulatedNetwork:
     recovered: float = 0.8
     dense_accuracy: float = 0.95
     memory_limit: float = math.inf
+    modelled: bool = True  # the space has a cost model
 
     def space(self) -> SearchSpace:
         """The groups, each with scores that fall with the unit's index, and the exact share of MACs and parameters."""
@@ -46,10 +50,33 @@ class SimulatedNetwork:
                 units=units,
                 scores=tuple(1.0 / (1 + unit) for unit in range(units)),
                 widths=(*range(self.step, units, self.step), units),
+                losses=tuple(
+                    self.sensitivity / (1 + index) * (1 - width / units) ** 2
+                    for width in (*range(self.step, units, self.step), units)
+                ),
             )
             for index, units in enumerate(self.units)
         )
-        return SearchSpace(groups, self.estimate)
+        return SearchSpace(groups, self.estimate, costs=self._costs(groups) if self.modelled else None)
+
+    def _costs(self, groups: tuple[GroupSpace, ...]) -> CostModel:
+        """The exact costs of each layer as terms, one tenth too high in latency."""
+
+        def metric(figure: str, factor: float, offset: float, vector: int) -> MetricModel:
+            widths = [tuple(math.ceil(width / vector) * vector for width in group.widths) for group in groups]
+            first = np.asarray(widths[0], dtype=np.float64) * (math.ceil(self.vector / vector) * vector)
+            terms = [Term("layer0", "layer", (groups[0].name,), (groups[0].widths,), factor * first)]
+            for index, (before, after) in enumerate(pairwise(groups)):
+                table = factor * np.outer(widths[index], widths[index + 1])
+                terms.append(Term(after.name, "layer", (before.name, after.name), (before.widths, after.widths), table))
+            return MetricModel(figure, tuple(terms), offset=offset)
+
+        metrics = (
+            metric("latency.p50", 1.1e-5, 0.02, self.vector),
+            metric("size", 4.0, 1000.0, 1),
+            metric("peak_memory", 8.0, 2000.0, 1),
+        )
+        return CostModel({metric.figure: metric for metric in metrics})
 
     def estimate(self, candidate: Candidate) -> Mapping[str, float]:
         """MACs and parameters as shares of the dense network's."""

@@ -10,6 +10,7 @@ schedule), and asks for the least loss, for the proof that a tighter budget cann
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import time
@@ -32,7 +33,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="one of the networks")
     options = parser.parse_args()
-    networks = {"mobilenet_v2": (7, 17, 1), "resnet50": (4, 16, 2), "50 groups, 16 blocks": (6, 22, 2), "300 groups": (19, 140, 2)}
+    networks = {
+        "mobilenet_v2": (7, 17, 1),
+        "resnet50": (4, 16, 2),
+        "50 groups, 16 blocks": (6, 22, 2),
+        "300 groups": (19, 140, 2),
+    }
     report = {
         name: measure(network(np.random.default_rng(0), *shape))
         for name, shape in networks.items()
@@ -65,7 +71,7 @@ def network(random: np.random.Generator, stages: int, blocks: int, inner: int) -
             droppable = (name,) if index >= stages else ()
             inside = [group(f"{name}.{i}", units) for i in range(inner)]
             chain.append((before, inside[0], droppable, positions))
-            chain.extend((a, b, droppable, 9 * positions) for a, b in zip(inside, inside[1:], strict=False))
+            chain.extend((a, b, droppable, 9 * positions) for a, b in itertools.pairwise(inside))
             chain.append((inside[-1], shared, droppable, positions))
             if droppable:
                 spaces.append(BlockSpace(name, float(random.lognormal(-2, 0.7)), tuple(inside)))
@@ -94,8 +100,13 @@ def costs(
         latency.append(Term(f"op{index}", kind, (a, b), shape, staircase + 20 * traffic, gate))
         energy.append(Term(f"op{index}", kind, (a, b), shape, 2 * staircase + 90 * traffic, gate))
         size.append(Term(f"op{index}", "weight", (a, b), shape, weights, gate))
-        live = [Term(f"{name}@{index}", "tensor", (name,), (widths[name],), padded(name, 1) * positions * 4, gate) for name in {a, b}]
-        steps.append((*sorted(live, key=lambda term: term.name), Term(f"weights{index}", "weight", (a, b), shape, weights, gate)))
+        live = [
+            Term(f"{name}@{index}", "tensor", (name,), (widths[name],), padded(name, 1) * positions * 4, gate)
+            for name in {a, b}
+        ]
+        steps.append(
+            (*sorted(live, key=lambda term: term.name), Term(f"weights{index}", "weight", (a, b), shape, weights, gate))
+        )
     metrics = (
         MetricModel("latency.p50", tuple(latency), offset=0.2),
         MetricModel("energy", tuple(energy), offset=0.1),
@@ -116,7 +127,9 @@ def measure(space: SearchSpace) -> dict[str, Any]:
         "tight": Problem(space, space.costs.metrics, {figure: 0.5 * limit for figure, limit in limits.items()}),
         "infeasible": Problem(space, space.costs.metrics, impossible),
         "relaxation": Problem(space, space.costs.metrics, impossible, "relaxation"),
-        "least latency": Problem(space, space.costs.metrics, {f: v for f, v in limits.items() if f != "latency.p50"}, "latency.p50"),
+        "least latency": Problem(
+            space, space.costs.metrics, {f: v for f, v in limits.items() if f != "latency.p50"}, "latency.p50"
+        ),
     }
     report: dict[str, Any] = {"groups": len(space.groups), "blocks": len(space.blocks)}
     for name, problem in questions.items():
@@ -124,7 +137,12 @@ def measure(space: SearchSpace) -> dict[str, Any]:
         found = solve(problem)
         seconds = round(time.monotonic() - start, 2)
         if isinstance(found, Solution):
-            report[name] = {"seconds": seconds, "gap": round(found.gap, 5), "value": found.value, "dropped": len(found.choice.dropped)}
+            report[name] = {
+                "seconds": seconds,
+                "gap": round(found.gap, 5),
+                "value": found.value,
+                "dropped": len(found.choice.dropped),
+            }
         else:
             report[name] = {"seconds": seconds, "proved": found.proved}
     return report

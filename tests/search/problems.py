@@ -43,7 +43,9 @@ def small_space(random: np.random.Generator, groups: int = 4, options: int = 4, 
         return Term(f"act{i}", "act", (f"g{i}",), (widths,), np.asarray(widths, dtype=float), gates)
 
     chain = [(i, i + 1) for i in range(groups - 1)]
-    latency = MetricModel("latency.p50", (*(term(i, j, 16) for i, j in chain), one(0)), weights={"kind1": 0.7}, offset=50)
+    latency = MetricModel(
+        "latency.p50", (*(term(i, j, 16) for i, j in chain), one(0)), weights={"kind1": 0.7}, offset=50
+    )
     size = MetricModel("size", tuple(term(i, j, 8) for i, j in chain), offset=10)
     memory = MetricModel("peak_memory", (), tuple((one(i), one(j)) for i, j in chain), offset=3)
     costs = CostModel({m.figure: m for m in (latency, size, memory)})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from edgeprune.search.greedy import Greedy
+from edgeprune.search.milp import Milp
 from edgeprune.search.uniform import Uniform
 from edgeprune.testing.strategies import StrategyContract
 
@@ -11,3 +12,7 @@ class TestUniform(StrategyContract):
 
 class TestGreedy(StrategyContract):
     factory = Greedy
+
+
+class TestMilp(StrategyContract):
+    factory = Milp

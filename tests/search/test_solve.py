@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 import pytest
 
@@ -11,7 +10,6 @@ from edgeprune.search.costs import CostModel, MetricModel, Term
 from edgeprune.search.options import Options
 from edgeprune.search.problem import Choice, Infeasible, Problem, Solution
 from edgeprune.search.solve import solve
-
 from tests.search.problems import best, choices, small_space, value
 
 DENSE = Choice({f"g{i}": 32 for i in range(4)})

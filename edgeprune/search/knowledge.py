@@ -1,0 +1,200 @@
+"""What a planning strategy knows: limits, trials, and the cost models as the measurements so far have them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from edgeprune.records.budget import Budget, State
+from edgeprune.records.candidate import Candidate
+from edgeprune.records.figures import Figure
+from edgeprune.records.measurement import Outcome
+from edgeprune.records.trial import Stage, Trial
+from edgeprune.search.base import SearchSpace
+from edgeprune.search.calibration import calibrated, residual_margin
+from edgeprune.search.costs import MetricModel
+from edgeprune.search.limits import accuracy_state, device_state, ruled_out
+from edgeprune.search.problem import Choice, predicted_loss
+
+__all__ = ["Knowledge"]
+
+_SHRINK = 0.85  # of what a network that does not fit was predicted to need, the next one may need so much
+# What stands for a figure that nothing predicts, where a network must become smaller all the same.
+_STANDS_FOR: Mapping[str, tuple[str, ...]] = {
+    "latency": ("latency", "energy", "size"),
+    "energy": ("energy", "latency", "size"),
+    "peak_memory": ("peak_memory", "size", "latency"),
+    "size": ("size", "peak_memory", "latency"),
+}
+
+
+@dataclass(slots=True)
+class Knowledge:
+    """Trials are added as they are told; all else follows from them."""
+
+    space: SearchSpace
+    budget: Budget
+    baseline: Trial
+    prior: Mapping[str, MetricModel]
+    trials: list[Trial] = field(default_factory=list)
+    _fitted: tuple[int, dict[str, MetricModel]] = (-1, {})
+
+    @property
+    def dense(self) -> Mapping[str, Figure]:
+        """The dense model's figures."""
+        return self.baseline.figures
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Per figure of the device that is predicted, its absolute limit."""
+        bounds = self._bounds()
+        return {figure: bound for figure, bound in bounds.items() if figure in self.prior}
+
+    @property
+    def unplanned(self) -> tuple[str, ...]:
+        """Figures with a limit that nothing predicts: only a measurement decides."""
+        return tuple(figure for figure in self._bounds() if figure not in self.prior)
+
+    @property
+    def measurements(self) -> int:
+        """How many networks the device was asked to measure, the dense one not counted."""
+        return sum(trial.stage.is_measured for trial in self.trials)
+
+    def add(self, trial: Trial) -> None:
+        """A trial more."""
+        self.trials.append(trial)
+
+    def state(self, trial: Trial) -> State:
+        """The device's limits at the trial."""
+        return device_state(self.budget, trial, self.dense)
+
+    def accurate(self, trial: Trial) -> bool:
+        """No limit on accuracy is violated."""
+        return accuracy_state(self.budget, trial, self.dense) is not State.VIOLATED
+
+    def met(self) -> list[Trial]:
+        """Trials that were measured within the device's limits, and no later trial of the same was not."""
+        last: dict[str, Trial] = {}
+        for trial in self.trials:
+            if trial.stage.is_measured and (trial.candidate.id not in last or self.state(trial) is not State.MET):
+                last[trial.candidate.id] = trial
+        return [trial for trial in last.values() if self.state(trial) is State.MET]
+
+    def missed(self) -> tuple[Choice, ...]:
+        """The choices that were measured and not found within the device's limits."""
+        found = {
+            trial.candidate.id: Choice.of(trial.candidate, self.space)
+            for trial in (self.baseline, *self.trials)
+            if trial.stage.is_measured and self.state(trial) is not State.MET
+        }
+        return tuple(found.values())
+
+    def too_large(self) -> tuple[Choice, ...]:
+        """What the device could not run."""
+        return tuple(
+            Choice.of(trial.candidate, self.space) for trial in (self.baseline, *self.trials) if ruled_out(trial)
+        )
+
+    def metrics(self) -> dict[str, MetricModel]:
+        """The cost models, recalibrated from all measurements so far, with the margin that these suggest."""
+        if self._fitted[0] != len(self.trials):
+            bounds = self._bounds()
+            fitted = {}
+            for figure, metric in self.prior.items():
+                seen = self._seen(figure)
+                limit = bounds.get(figure, seen[-1][1] if seen else 0.0)
+                model = calibrated(metric, seen, limit)
+                fitted[figure] = replace(model, margin=residual_margin(model, seen, limit) if limit > 0 else 0.0)
+            self._fitted = (len(self.trials), fitted)
+        return self._fitted[1]
+
+    def aims(self, slack: float = 0.0) -> dict[str, float]:
+        """The limits, less what measuring adds (the upper confidence bound) and what prediction may miss.
+
+        With `slack`, so far of the way (in logarithms) back to the dense model.
+        """
+        found = {}
+        for figure, metric in self.metrics().items():
+            if figure in self.limits:
+                limit = self.limits[figure]
+                aim = limit / (self._upper_ratio(figure) * (1 + metric.margin))
+                whole = metric.predict(Candidate())
+                found[figure] = aim * (whole / aim) ** slack if 0 < aim < whole else aim
+        return found
+
+    def caps(self) -> dict[str, float]:
+        """What must be smaller than a network that the device could not run, or that missed an unplanned limit."""
+        found: dict[str, float] = {}
+        metrics = self.metrics()
+        for trial in (self.baseline, *self.trials):
+            for figure in self._lacking(trial):
+                stand_in = _stand_in(figure, metrics)
+                if stand_in is not None:
+                    needed = _SHRINK * metrics[stand_in].predict(trial.candidate)
+                    found[stand_in] = min(found.get(stand_in, needed), needed)
+        return found
+
+    def loss_rate(self) -> float | None:
+        """What a predicted loss of 1 turned out to cost in accuracy after the whole fine-tuning; None where unknown."""
+        pairs = []
+        for trial in self.trials:
+            loss = predicted_loss(self.space, Choice.of(trial.candidate, self.space))
+            figure, dense = trial.figures.get("accuracy"), self.dense.get("accuracy")
+            known = figure is not None and dense is not None and figure.value is not None and dense.value is not None
+            if trial.stage is Stage.FINAL and loss > 0 and known:
+                pairs.append((dense.value - figure.value) / loss)  # type: ignore[union-attr, operator]
+        return statistics.median(pairs) if pairs else None
+
+    def allowed_drop(self) -> float | None:
+        """By how much accuracy may fall below the dense model's; None where no limit says."""
+        dense = self.dense.get("accuracy")
+        bounds = [
+            bound
+            for limit in self.budget.limits
+            if limit.is_accuracy and (bound := limit.bound(self.dense)) is not None
+        ]
+        return dense.value - max(bounds) if bounds and dense is not None and dense.value is not None else None
+
+    def _bounds(self) -> dict[str, float]:
+        found = {limit.figure: limit.bound(self.dense) for limit in self.budget.limits if not limit.is_accuracy}
+        return {figure: bound for figure, bound in found.items() if bound is not None}
+
+    def _seen(self, figure: str) -> list[tuple[Candidate, float]]:
+        found = []
+        for trial in (self.baseline, *self.trials):
+            measured = trial.figures.get(figure)
+            if trial.stage.is_measured and measured is not None and measured.value and measured.kind == "measured":
+                found.append((trial.candidate, measured.value))
+        return found
+
+    def _upper_ratio(self, figure: str) -> float:
+        """Upper confidence bound over value, as it usually is on this device."""
+        ratios = [
+            figure_.upper / figure_.value
+            for trial in (self.baseline, *self.trials)
+            if (figure_ := trial.figures.get(figure)) is not None and figure_.value and figure_.upper is not None
+        ]
+        return max(statistics.median(ratios), 1.0) if ratios else 1.0
+
+    def _lacking(self, trial: Trial) -> tuple[str, ...]:
+        """The figures, not predicted, for which the trial's network was too large."""
+        if trial.outcome == Outcome.OOM.value:
+            return ("peak_memory",)
+        if ruled_out(trial) or not trial.stage.is_measured:
+            return ()
+        check = self.budget.check(trial.figures, self.dense)
+        return tuple(
+            entry.limit.figure
+            for entry in check.limits
+            if entry.limit.figure in self.unplanned and entry.value is not None and entry.state is not State.MET
+        )
+
+
+def _stand_in(figure: str, metrics: Mapping[str, MetricModel]) -> str | None:
+    """The figure that is predicted and says most of one that is not."""
+    for name in _STANDS_FOR.get(figure.partition(".")[0], ()):
+        for known in metrics:
+            if known.partition(".")[0] == name:
+                return known
+    return next(iter(metrics), None)
