@@ -71,6 +71,10 @@ class Prunable:
             self._couplings[rows] = coupled_at(self.module, self._coupling, rows)
         return self._couplings[rows]
 
+    def coupling_at(self, rows: int | None = None) -> Coupling:
+        """What depends on what, at the batch of the capture or another one."""
+        return self._coupling if rows is None else self._coupled_at(rows)
+
     @cached_property
     def _groups(self) -> tuple[tuple[ChannelGroup, ...], tuple[ChannelGroup, ...]]:
         return find_groups(self._coupling)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["Monomial", "Shape", "Size", "Sizes", "product"]
 
 Monomial = tuple[str, ...]  # group names, sorted, repeated for a power; () is the constant
-_NO_UNITS: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class Size:
     """
 
     terms: tuple[tuple[Monomial, int | Fraction], ...] = ()
-    units: Mapping[str, int] = field(default=_NO_UNITS, compare=False, repr=False)
+    units: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
     exact: bool = True
 
     @classmethod
