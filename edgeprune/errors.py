@@ -11,6 +11,7 @@
     │   │   └── HostKeyError         3  the host key is unknown or has changed
     │   └── StorageError             3  the run folder cannot be written (full disk, permissions)
     │       └── DamagedError         3  what a run wrote earlier does not read or fit: only a new run helps
+    ├── WorkerError                  3  a trial's worker died again and again; the run can be resumed
     ├── ParityError                  5  the exported artifact disagrees with the model
     └── VerificationError           70  a surgery result differs from its reference; a bug, report it
 
@@ -38,6 +39,7 @@ __all__ = [
     "UnitError",
     "UsageError",
     "VerificationError",
+    "WorkerError",
     "did_you_mean",
 ]
 
@@ -118,6 +120,12 @@ class StorageError(CannotMeasureError):
 
 class DamagedError(StorageError):
     """What a run wrote earlier cannot be read, or belongs to something else: it cannot be gone on with."""
+
+
+class WorkerError(EdgepruneError):
+    """The process that built a trial died, each time it was tried."""
+
+    exit_code = 3
 
 
 class ParityError(EdgepruneError):

@@ -27,7 +27,9 @@ from edgeprune.measure.pool import Pool
 from edgeprune.measure.sentinel import Sentinel
 from edgeprune.measure.session import Session
 from edgeprune.pipeline import baseline
+from edgeprune.pipeline.building import Builder
 from edgeprune.pipeline.devices import open_devices, pool_facts
+from edgeprune.pipeline.executors.base import Executor, ExecutorFactory, Plan
 from edgeprune.pipeline.run_checks import (
     check_same_device,
     check_same_task,
@@ -116,18 +118,19 @@ def run(
             min_width=project.search.min_width,
             ignored=project.search.ignored,
         )
-        evaluate = Trials(
+        builder = Builder(
             captured,
             task,
-            devices,
-            run_dir,
             project.recovery,
             format=project.export.format,
             seed=project.search.seed,
             device=device,
             progress=progress,
-            sentinel=Sentinel(),
         )
+        executor = _executor(project, task, model, journal, progress)
+        evaluate = Trials(builder, devices, run_dir, progress, Sentinel(), executor)
+        if executor is not None:
+            stack.enter_context(executor)
         check_same_task(journal, task.sources, evaluate.dense_accuracy, progress)
 
         def make_strategy(dense: Trial) -> Strategy:
@@ -150,6 +153,7 @@ def run(
                 "groups": len(captured.groups),
             },
             progress=progress,
+            ahead=evaluate.ahead,
         )
         return _finish(_with_drift(result, journal.trials), run_dir)
 
@@ -167,6 +171,22 @@ def new_run_dir(runs: Path) -> Path:
             raise StorageError(f"cannot make the folder {folder}: {error.strerror or error}") from error
         return folder
     raise StorageError(f"cannot make a new folder in {runs}", hint="name one with --run-dir")
+
+
+def _executor(
+    project: Project, task: CheckedTask, model: nn.Module, journal: Journal, progress: Progress
+) -> Executor | None:
+    """What builds trials ahead; None where there is one local worker, which is this process."""
+    settings = project.executor
+    if settings.kind == "local" and settings.workers == 1:
+        return None
+    make: ExecutorFactory = registry.resolve("executors", settings.kind)
+
+    def on_lost(number: int, message: str) -> None:
+        journal.add_attempt(number, "WORKER_DIED", message)
+        progress.say(f"trial {number}: {message}; it was done again")
+
+    return make(Plan.of(project, task, model), settings, on_lost, progress)
 
 
 def _inputs(project: Project, budget: Budget, task: CheckedTask, model: nn.Module) -> dict[str, Any]:

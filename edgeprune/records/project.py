@@ -8,6 +8,7 @@ What its user writes (`edgeprune.yaml`):
     search: {strategy: greedy, importance: l2, seed: 0}
     recovery: {epochs: 6, learning_rate: 0.02}
     export: {format: onnx}
+    executor: {kind: local, workers: 2}
     runs: runs
 """
 
@@ -23,6 +24,7 @@ from edgeprune.records.recovery import FineTuneSettings
 __all__ = [
     "JUDGES",
     "DeviceSettings",
+    "ExecutorSettings",
     "ExportSettings",
     "Project",
     "SearchSettings",
@@ -74,6 +76,22 @@ class ExportSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ExecutorSettings:
+    """Where trials are built: `workers` at the same time, each with `cpus` threads and `gpus`. One local is no pool.
+
+    Of a Ray cluster: its `address`, and `device`, where the node that has the custom resource "device:<device>" is to
+    measure; None: this process does.
+    """
+
+    kind: str = "local"
+    workers: int = 1
+    cpus: int = 1
+    gpus: float = 0.0
+    address: str = "auto"
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
     """Everything that a run is started with. Paths are absolute; in the file they are relative to its folder.
 
@@ -88,6 +106,7 @@ class Project:
     search: SearchSettings = field(default_factory=SearchSettings)
     recovery: FineTuneSettings = field(default_factory=FineTuneSettings)
     export: ExportSettings = field(default_factory=ExportSettings)
+    executor: ExecutorSettings = field(default_factory=ExecutorSettings)
     runs: Path = Path("runs")
 
     @property

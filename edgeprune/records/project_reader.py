@@ -15,7 +15,7 @@ from edgeprune.errors import ConfigError, UsageError, did_you_mean
 from edgeprune.records.budget_field import BudgetLimits
 from edgeprune.records.fields import Count, Field, ListOf, Number, Registered, Schema, Table, Text
 from edgeprune.records.profile_reader import is_path, profile_names
-from edgeprune.records.project import JUDGES, DeviceSettings, ExportSettings, Project, SearchSettings
+from edgeprune.records.project import JUDGES, DeviceSettings, ExecutorSettings, ExportSettings, Project, SearchSettings
 from edgeprune.records.recovery import FineTuneSettings
 from edgeprune.records.yaml_reader import Entry, read_document
 
@@ -208,6 +208,17 @@ PROJECT = Table(
             },
         ),
         "export": _table(ExportSettings, {"format": Field(Registered("exporters"))}),
+        "executor": _table(
+            ExecutorSettings,
+            {
+                "kind": Field(Registered("executors")),
+                "workers": Field(Count()),
+                "cpus": Field(Count()),
+                "gpus": Field(Number()),
+                "address": Field(Text("10.0.0.1:6379")),
+                "device": Field(Text("camera", r"[A-Za-z0-9][A-Za-z0-9_.-]*")),
+            },
+        ),
         "runs": Field(_PathText()),
     },
 )

@@ -10,7 +10,7 @@ from typing import Any
 from edgeprune.records.candidate import Candidate
 from edgeprune.records.figures import Figure
 
-__all__ = ["Stage", "Trial"]
+__all__ = ["Job", "Stage", "Trial"]
 
 
 class Stage(str, Enum):
@@ -25,6 +25,15 @@ class Stage(str, Enum):
     def is_measured(self) -> bool:
         """True where the device measures the candidate."""
         return self in (Stage.MEASURE, Stage.FINAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A trial that is to be done, under the number that it will have."""
+
+    number: int
+    stage: Stage
+    candidate: Candidate = field(hash=False)
 
 
 @dataclass(frozen=True, slots=True)

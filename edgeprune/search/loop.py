@@ -9,7 +9,7 @@ the trial that was running when the run was killed is done again under its numbe
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,14 +20,15 @@ from edgeprune.records.candidate import Candidate
 from edgeprune.records.figures import format_figure
 from edgeprune.records.measurement import Outcome
 from edgeprune.records.result import Result, Status
-from edgeprune.records.trial import Stage, Trial
-from edgeprune.search.base import Evaluate, Strategy
+from edgeprune.records.trial import Job, Stage, Trial
+from edgeprune.search.base import Evaluate, Proposal, Strategy
 from edgeprune.search.journal import Journal
 from edgeprune.search.limits import check_trial, closest, reachable, ruled_out, unreadable
 
-__all__ = ["MakeStrategy", "SearchLimits", "search"]
+__all__ = ["Ahead", "MakeStrategy", "SearchLimits", "search"]
 
 MakeStrategy = Callable[[Trial], Strategy]  # given the baseline's trial
+Ahead = Callable[[Sequence[Job]], None]
 
 # Trying again does not help where something is missing on the device.
 _HOPELESS = (Outcome.NO_RUNTIME, Outcome.NO_CORES, Outcome.NO_SPACE)
@@ -60,6 +61,7 @@ class _Search:
     limits: SearchLimits
     progress: Progress
     sleep: Callable[[float], None]
+    ahead: Ahead
     trials: list[Trial] = field(default_factory=list)
 
     def trial(self, candidate: Candidate, stage: Stage) -> Trial:
@@ -79,6 +81,13 @@ class _Search:
             self.progress.say(_line(trial))
         self.trials.append(trial)
         return trial
+
+    def prepare(self, batch: Sequence[Proposal]) -> None:
+        """Say what comes next, of what the journal does not hold."""
+        first, known = len(self.trials), len(self.journal.trials)
+        jobs = [Job(number, p.stage, p.candidate) for number, p in enumerate(batch, first) if number >= known]
+        if jobs:
+            self.ahead(jobs)
 
     def _measured(self, candidate: Candidate, stage: Stage, number: int) -> Trial:
         crashes = 0
@@ -117,6 +126,7 @@ def search(
     provenance: Mapping[str, Any] | None = None,
     progress: Progress = SILENT,
     sleep: Callable[[float], None] = time.sleep,
+    ahead: Ahead = lambda _: None,
 ) -> Result:
     """Search for the most accurate candidate that measurements prove to be within the budget.
 
@@ -125,9 +135,10 @@ def search(
     out, as one that is out of memory. Ends "infeasible" where the strategy or `max_trials` is
     exhausted. Raises CannotMeasureError where not even the dense model can be measured, and StorageError, ParityError,
     VerificationError and TaskError as `evaluate` does; KeyboardInterrupt passes through. The journal holds all
-    finished trials in each case.
+    finished trials in each case. `ahead` is told of a batch of proposals before the first of them is evaluated: they
+    are independent, so what they need may be prepared in any order.
     """
-    run = _Search(evaluate, journal, limits, progress, sleep)
+    run = _Search(evaluate, journal, limits, progress, sleep, ahead)
     try:
         dense = run.trial(Candidate(), Stage.MEASURE)
     except _Unmeasurable as error:
@@ -175,15 +186,26 @@ def search(
 
 def _drive(run: _Search, strategy: Strategy, max_trials: int) -> bool:
     """Ask and tell until the strategy is done (False) or the trials are used up (True)."""
-    on_device = 1
+    left = max_trials - 1
     while proposals := strategy.ask():
-        for proposal in proposals:
-            if proposal.stage.is_measured:
-                if on_device >= max_trials:
-                    return True
-                on_device += 1
+        batch = list(_affordable(proposals, left))
+        run.prepare(batch)
+        for proposal in batch:
             strategy.tell(run.trial(proposal.candidate, proposal.stage))
+        if len(batch) < len(proposals):
+            return True
+        left -= sum(proposal.stage.is_measured for proposal in batch)
     return False
+
+
+def _affordable(proposals: Sequence[Proposal], left: int) -> Iterator[Proposal]:
+    """The first of them, until one is to go to the device after `left` others did."""
+    for proposal in proposals:
+        if proposal.stage.is_measured:
+            if left <= 0:
+                return
+            left -= 1
+        yield proposal
 
 
 def _accepted(budget: Budget, trials: list[Trial], dense: Trial) -> Trial | None:

@@ -17,9 +17,10 @@ from edgeprune.graph.capture import capture
 from edgeprune.graph.captured import Captured
 from edgeprune.measure.sentinel import Sentinel
 from edgeprune.pipeline import baseline
+from edgeprune.pipeline.building import Builder, shortened, trial_seed
 from edgeprune.pipeline.space import importance_scores, search_space, widths
 from edgeprune.pipeline.task import CheckedTask, load_task
-from edgeprune.pipeline.trials import Trials, shortened, trial_seed
+from edgeprune.pipeline.trials import Trials
 from edgeprune.records import codec
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.budget import Budget
@@ -69,7 +70,7 @@ def half(captured: Captured) -> Candidate:
 
 
 def trials(captured: Captured, task: CheckedTask, run_dir: Path, session: Stopwatch, seed: int = 0) -> Trials:
-    return Trials(captured, task, session, run_dir, FineTuneSettings(epochs=2), seed=seed)
+    return Trials(Builder(captured, task, FineTuneSettings(epochs=2), seed=seed), session, run_dir)
 
 
 def test_the_dense_model_is_measured_as_it_is(captured: Captured, task: CheckedTask, tmp_path: Path) -> None:
@@ -301,14 +302,14 @@ def test_fine_tuning_that_makes_it_worse_is_taken_back(
     captured: Captured, task: CheckedTask, half: Candidate, tmp_path: Path
 ) -> None:
     settings = FineTuneSettings(epochs=1, learning_rate=1.0, momentum=0.0)
-    final = Trials(captured, task, Stopwatch(), tmp_path, settings)(half, Stage.FINAL, 1)
+    final = Trials(Builder(captured, task, settings), Stopwatch(), tmp_path)(half, Stage.FINAL, 1)
     before = final.details["accuracy_before_fine_tuning"]
     assert final.figures["accuracy"].value == before
     assert final.details["recovery"] == "batch-norm re-estimation; fine-tuning lowered the accuracy and was taken back"
     session = onnxruntime.InferenceSession(tmp_path / "trials/0001/model.onnx")
     (inputs,) = task.example_inputs()
     (logits,) = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})
-    reestimated = Trials(captured, task, Stopwatch(), tmp_path, settings)(half, Stage.MEASURE, 2)
+    reestimated = Trials(Builder(captured, task, settings), Stopwatch(), tmp_path)(half, Stage.MEASURE, 2)
     assert reestimated.figures["accuracy"].value == before
     other = onnxruntime.InferenceSession(tmp_path / "trials/0002/model.onnx")
     np.testing.assert_array_equal(logits, other.run(None, {other.get_inputs()[0].name: inputs.numpy()})[0])
@@ -363,7 +364,7 @@ def test_a_short_fine_tuning_ranks_without_the_device(
     settings = FineTuneSettings(epochs=7)
     assert shortened(settings).epochs == 2
     assert shortened(FineTuneSettings(epochs=0)).epochs == 0
-    run = Trials(captured, task, session, tmp_path, FineTuneSettings(epochs=6))
+    run = Trials(Builder(captured, task, FineTuneSettings(epochs=6)), session, tmp_path)
     trial = run(half, Stage.TUNE, 0)
     assert trial.details["recovery"] == "fine-tuning"
     assert trial.details["epochs"] == 1
