@@ -115,6 +115,7 @@ _COMMANDS = {
     "init": "edgeprune.cli.project:init_command",
     "run": "edgeprune.cli.project:run_command",
     "report": "edgeprune.cli.project:report_command",
+    "advise": "edgeprune.cli.advise:advise_command",
     "explain": "edgeprune.cli.inspect:explain_command",
     "prune": "edgeprune.cli.model:prune_command",
     "sparsify": "edgeprune.cli.sparsify:sparsify_command",
