@@ -20,7 +20,6 @@ __all__ = ["SOURCES", "agent_bytes", "agent_sha256", "write_agent"]
 
 SOURCES = Path(edgeprune.agent.__path__[0]) / "device"
 _PACKAGE = "edgeprune_agent"
-_MAIN = f"import sys\n\nfrom {_PACKAGE}.main import main\n\nsys.exit(main(sys.argv[1:]))\n"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can hold: the same sources give the same bytes
 
 
@@ -29,9 +28,8 @@ def agent_bytes() -> bytes:
     """The zip, compressed: a third of the sources' size."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(zipfile.ZipInfo("__main__.py", _EPOCH), _MAIN, zipfile.ZIP_DEFLATED)
         for path in sorted(SOURCES.glob("*.py")):
-            name = f"{_PACKAGE}/{path.name}"
+            name = path.name if path.name == "__main__.py" else f"{_PACKAGE}/{path.name}"
             archive.writestr(zipfile.ZipInfo(name, _EPOCH), path.read_bytes(), zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 

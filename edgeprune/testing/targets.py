@@ -293,7 +293,7 @@ class TargetContract:
         """The agent starts there and names its machine."""
         with tempfile.TemporaryDirectory() as folder, self.make() as target:
             agent = target.upload(write_agent(Path(folder)), "agent.pyz")
-            channel = target.start([target.python, "-B", agent, "--wait-s", "60"])
+            channel = target.start([target.python, "-S", "-B", agent, "--wait-s", "60"])
             client = AgentClient(channel, target.name)
             hello = client.hello(120)
             assert hello["sha256"] == agent_sha256()

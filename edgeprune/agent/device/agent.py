@@ -2,8 +2,6 @@
 
 import os
 import time
-from pathlib import Path
-from typing import Any
 
 from .conditions import conditions, hottest, wait_until_cool
 from .frames import PROTOCOL, Frames, OutcomeError
@@ -11,13 +9,20 @@ from .passes import run_pass
 from .system import machine
 from .watch import Watch
 
+TYPE_CHECKING = False  # typing and pathlib would take a megabyte of the device's memory
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+TIMED = ("measure", "compare", "profile", "operators")  # the device is to be cool, and not to throttle
+REQUESTS = TIMED + ("outputs", "cached")
 COOLED_C = 2.0  # above the temperature before the first attempt
 
 
 class Agent:
     """Answers requests, one at a time."""
 
-    def __init__(self, out: Frames, root: Path, folder: "Path | None" = None) -> None:
+    def __init__(self, out: Frames, root: "Path | str", folder: "Path | str" = "") -> None:
         self.out = out
         self.root = root
         self.folder = folder
@@ -38,17 +43,17 @@ class Agent:
             pid=os.getpid(),
             machine=machine(self.root),
             runtimes=runtimes,
-            requests=["measure", "compare", "outputs", "cached", "probe", "ping", "bye"],
+            requests=[*REQUESTS, "probe", "ping", "bye"],
         )
 
     def answer(self, request: "dict[str, Any]") -> None:
         name, number = request.get("request"), request.get("id")
         if name == "probe":
             self.out.send(type="result", id=number, machine=machine(self.root), conditions=conditions(self.root))
-        elif name in ("measure", "compare", "outputs", "cached"):
+        elif name in REQUESTS:
             try:
                 task = getattr(self, name)
-                answer = self.when_cool(task, request) if name in ("measure", "compare") else task(request)
+                answer = self.when_cool(task, request) if name in TIMED else task(request)
                 self.out.send(type="result", id=number, **answer)
             except OutcomeError as failure:
                 after = conditions(self.root)
@@ -80,8 +85,9 @@ class Agent:
     def discard(self, names: "list[str]") -> None:
         """Remove what was sent, by its name inside the agent's own folder."""
         for name in names:
-            if self.folder is not None and (self.folder / Path(name).name).exists():
-                (self.folder / Path(name).name).unlink()
+            path = os.path.join(str(self.folder), os.path.basename(name))
+            if self.folder and os.path.isfile(path):
+                os.unlink(path)
 
     def when_cool(self, attempt: "Any", request: "dict[str, Any]") -> "dict[str, Any]":
         """The attempt, once the device is cool enough; again after cooling where it throttled, as the policy says."""
@@ -170,3 +176,36 @@ class Agent:
         if throttled:
             raise OutcomeError("THROTTLED", throttled)
         return {"outcome": "OK", "workers": found, "conditions": watch.conditions()}
+
+    def profile(self, request: "dict[str, Any]") -> "dict[str, Any]":
+        """A model under its runtime's profiler; the nodes go out in lines of their own."""
+        self.discard(request.get("discard", []))
+        task = dict(request["policy"], task="profile", model=request["model"], inputs=request["inputs"])
+        nodes = []  # type: list[Any]
+        watch = Watch(self.out, self.root, request["id"], "profile")
+        found = run_pass(
+            dict(task, seed=request["seed"]), time.monotonic() + request["deadline_s"], watch.beat, tell=nodes.append
+        ).result()
+        throttled = watch.end()
+        if throttled:
+            raise OutcomeError("THROTTLED", throttled)
+        for node in nodes:
+            self.out.send(type="node", id=request["id"], **node)
+        return dict(found, outcome="OK", conditions=watch.conditions())
+
+    def operators(self, request: "dict[str, Any]") -> "dict[str, Any]":
+        """Many small models in one worker; each figure goes out at once, so that none is lost."""
+        task = dict(request["policy"], task="operators", file=request["file"], seed=request["seed"])
+        watch = Watch(self.out, self.root, request["id"], "operators")
+
+        def tell(part: "dict[str, Any]") -> None:
+            self.out.send(type="timing", id=request["id"], **part)
+
+        try:
+            found = run_pass(task, time.monotonic() + request["deadline_s"], watch.beat, tell=tell).result()
+        finally:
+            self.discard([request["file"]])
+        throttled = watch.end()
+        if throttled:
+            raise OutcomeError("THROTTLED", throttled)
+        return dict(found, outcome="OK", conditions=watch.conditions())

@@ -1,11 +1,15 @@
 """The state a measurement runs in: load, temperatures, clocks, memory, and every sign of throttling."""
 
-import subprocess
+import os
 import time
-from pathlib import Path
-from typing import Any
 
-from .system import find_program, kib, numbers, read_table, read_text
+from .process import output_of
+from .system import find_program, kib, matching, numbers, read_table, read_text
+
+TYPE_CHECKING = False  # typing and pathlib would take a megabyte of the device's memory
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
 
 FLAGS = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
 SLOWING = ("cpufreq", "processor", "powerclamp")  # types of cooling devices that slow the processor
@@ -17,14 +21,7 @@ CLOCK = "sys/devices/system/cpu/cpufreq/policy*/{}"
 def told_by(command: str, argument: str) -> str:
     """What a vendor's tool prints; "" where it is not there or fails."""
     path = find_program(command)
-    if path is None:
-        return ""
-    try:
-        return subprocess.check_output([path, argument], stderr=subprocess.DEVNULL, timeout=5).decode(
-            "utf-8", "replace"
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
+    return "" if path is None else output_of([path, argument], 5)
 
 
 def throttled_flags() -> "int | None":
@@ -35,27 +32,27 @@ def throttled_flags() -> "int | None":
         return None
 
 
-def cooling_states(root: Path) -> "dict[str, int]":
+def cooling_states(root: "Path | str") -> "dict[str, int]":
     """Processor cooling devices that the kernel's thermal governor uses now (0: none): its way to throttle."""
     states = {}
-    for path in sorted(root.glob("sys/class/thermal/cooling_device*")):
-        kind = read_text(path / "type")
-        state = read_text(path / "cur_state")
+    for path in matching(root, "sys/class/thermal/cooling_device*"):
+        kind = read_text(path + "/type")
+        state = read_text(path + "/cur_state")
         if any(name in kind.lower() for name in SLOWING) and state.isdigit():
-            states[kind + "/" + path.name] = int(state)
+            states[kind + "/" + os.path.basename(path)] = int(state)
     return states
 
 
-def temperatures(root: Path) -> "dict[str, float]":
+def temperatures(root: "Path | str") -> "dict[str, float]":
     """Degrees Celsius by thermal zone and its type; what is below absolute zero is a sensor that is off."""
     return {
-        path + ":" + read_text((root / path).parent / "type"): value / 1000.0
+        path + ":" + read_text(os.path.join(str(root), os.path.dirname(path), "type")): value / 1000.0
         for path, value in numbers(root, "sys/class/thermal/thermal_zone*/temp").items()
         if value > -273150
     }
 
 
-def hottest(root: Path) -> "float | None":
+def hottest(root: "Path | str") -> "float | None":
     """Of the zones of the processor, else of all; None where there is none."""
     zones = temperatures(root)
     chosen = [
@@ -64,11 +61,11 @@ def hottest(root: Path) -> "float | None":
     return max(chosen or zones.values()) if zones else None
 
 
-def conditions(root: Path) -> "dict[str, Any]":
+def conditions(root: "Path | str") -> "dict[str, Any]":
     """Load, temperatures, clocks, memory, swap, power mode and throttle flags, as far as they can be read."""
-    memory = read_table(root / "proc/meminfo")
+    memory = read_table(os.path.join(str(root), "proc/meminfo"))
     swap_total, swap_free = kib(memory, "SwapTotal"), kib(memory, "SwapFree")
-    load = read_text(root / "proc/loadavg").split()[:3]
+    load = read_text(os.path.join(str(root), "proc/loadavg")).split()[:3]
     throttles = numbers(root, "sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count")
     return {
         "load": [float(value) for value in load],
@@ -76,7 +73,7 @@ def conditions(root: Path) -> "dict[str, Any]":
         "swap_used_bytes": None if swap_total is None or swap_free is None else swap_total - swap_free,
         "temperature_c": temperatures(root),
         "governor": sorted(
-            {read_text(path) for path in root.glob("sys/devices/system/cpu/cpufreq/policy*/scaling_governor")}
+            {read_text(path) for path in matching(root, "sys/devices/system/cpu/cpufreq/policy*/scaling_governor")}
         ),
         "frequency_khz": numbers(root, CLOCK.format("scaling_cur_freq")),
         "frequency_cap_khz": numbers(root, CLOCK.format("scaling_max_freq")),
@@ -92,7 +89,7 @@ def conditions(root: Path) -> "dict[str, Any]":
 class Signs:
     """What looks at the device while it works show: the worst of each sign of throttling."""
 
-    def __init__(self, root: Path, before: "dict[str, Any]") -> None:
+    def __init__(self, root: "Path | str", before: "dict[str, Any]") -> None:
         self.root = root
         self.before = before
         self.cooling = {}  # type: dict[str, int]
@@ -165,7 +162,7 @@ def throttle_reason(before: "dict[str, Any]", after: "dict[str, Any]", cooling: 
     return ""
 
 
-def wait_until_cool(root: Path, below_c: "float | None", longest_s: float, beat: "Any") -> str:
+def wait_until_cool(root: "Path | str", below_c: "float | None", longest_s: float, beat: "Any") -> str:
     """Wait until the processor is no hotter than `below_c`; what is wrong where it is not so in time, else "".
 
     `beat(stage)` is called all the while.
@@ -187,7 +184,7 @@ def wait_until_cool(root: Path, below_c: "float | None", longest_s: float, beat:
 
 def out_of_memory_kills() -> "int | None":
     """How many processes the kernel has killed for want of memory since it started; None before Linux 4.13."""
-    for line in read_text(Path("/proc/vmstat")).splitlines():
+    for line in read_text("/proc/vmstat").splitlines():
         if line.startswith("oom_kill "):
             return int(line.split()[1])
     return None

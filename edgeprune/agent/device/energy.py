@@ -106,19 +106,19 @@ def phases(run: "Any", plan: "dict[str, Any]") -> "dict[str, Any]":
     return {"before": before, "marks": marks, "after": after}
 
 
-def choose_sensor(specs: "list[dict[str, Any]]", root: Path) -> "tuple[int, Sensor]":
+def choose_sensor(specs: "list[dict[str, Any]]", root: "Path | str") -> "tuple[int, Sensor]":
     """The first of the profile's sensors that can be read; raises SensorError with what is wrong with each."""
     reasons = []
     for index, spec in enumerate(specs):
         try:
-            return index, open_sensor(spec, root)
+            return index, open_sensor(spec, Path(root))
         except SensorError as error:
             reasons.append("{}: {}".format(spec["name"], error))
     raise SensorError("; ".join(reasons))
 
 
 def energy_pass(
-    task: "dict[str, Any]", deadline: float, beat: "Any", root: Path
+    task: "dict[str, Any]", deadline: float, beat: "Any", root: "Path | str"
 ) -> "tuple[dict[str, Any], list[dict[str, Any]]]":
     """What the worker and the sensor told, and the samples in chunks (ns; W or J) to be sent in `power` frames.
 

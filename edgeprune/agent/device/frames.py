@@ -3,7 +3,10 @@
 import json
 import os
 import threading
-from typing import Any
+
+TYPE_CHECKING = False  # typing and pathlib would take a megabyte of the device's memory
+if TYPE_CHECKING:
+    from typing import Any
 
 PROTOCOL = 1
 CHUNK = 500  # samples in one line

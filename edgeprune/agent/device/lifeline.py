@@ -6,11 +6,13 @@ import queue
 import select
 import signal
 import time
-from pathlib import Path
-from typing import Any
 
 from .lock import DeviceLock
 from .passes import Pass
+
+TYPE_CHECKING = False  # typing and pathlib would take a megabyte of the device's memory
+if TYPE_CHECKING:
+    from typing import Any
 
 MAX_LINE = 1 << 20  # bytes of one request
 FOLDER_PREFIX = "edgeprune-"
@@ -19,7 +21,7 @@ FOLDER_PREFIX = "edgeprune-"
 class Lifeline:
     """Reads requests from stdin in a thread; the end of input, or silence, ends the agent and all its workers."""
 
-    def __init__(self, lock: DeviceLock, folder: "Path | None", idle_s: float) -> None:
+    def __init__(self, lock: DeviceLock, folder: str, idle_s: float) -> None:
         self.lock = lock
         self.folder = folder
         self.idle_s = idle_s
@@ -60,10 +62,10 @@ class Lifeline:
 
     def end(self, keep_folder: bool) -> None:
         folder = self.folder
-        if not keep_folder and folder is not None and folder.name.startswith(FOLDER_PREFIX):
+        if not keep_folder and os.path.basename(folder).startswith(FOLDER_PREFIX):
             import shutil
 
-            shutil.rmtree(str(folder), ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
         self.lock.release()
         if self.own_group and Pass.running:
             os.killpg(os.getpgrp(), signal.SIGKILL)

@@ -6,29 +6,32 @@ import os
 import stat
 import sys
 import time
-from pathlib import Path
-from typing import Any
 
 from .frames import HEARTBEAT_S, PROTOCOL, Frames
 from .turns import Turn, is_current, open_shared
 
+TYPE_CHECKING = False  # typing and pathlib would take a megabyte of the device's memory
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
 
-def lock_path() -> Path:
+
+def lock_path() -> str:
     """One place for all users of the device; EDGEPRUNE_LOCK names another."""
     if os.environ.get("EDGEPRUNE_LOCK"):
-        return Path(os.environ["EDGEPRUNE_LOCK"])
-    for folder in (Path("/run/lock"), Path("/var/lock")):
-        if folder.is_dir() and folder.stat().st_mode & 0o1777 == 0o1777:  # sticky, for everyone
-            return folder / "edgeprune-device.lock"
+        return os.environ["EDGEPRUNE_LOCK"]
+    for folder in ("/run/lock", "/var/lock"):
+        if os.path.isdir(folder) and os.stat(folder).st_mode & 0o1777 == 0o1777:  # sticky, for everyone
+            return os.path.join(folder, "edgeprune-device.lock")
     import tempfile
 
-    return Path(tempfile.gettempdir()) / "edgeprune-device.lock"
+    return os.path.join(tempfile.gettempdir(), "edgeprune-device.lock")
 
 
 class DeviceLock:
     """An flock that lasts as long as the agent. The file is removed on release, so its inode is checked on taking."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: "Path | str") -> None:
         self.path = path
         self.descriptor = -1
 
@@ -68,7 +71,7 @@ class DeviceLock:
     def release(self) -> None:
         if self.descriptor >= 0:
             try:
-                self.path.unlink()
+                os.unlink(str(self.path))
             except OSError as error:
                 print("lock:", error, file=sys.stderr)  # another user's file in a sticky folder: free all the same
             os.close(self.descriptor)
@@ -92,7 +95,7 @@ def wait_for_lock(lock: DeviceLock, owner: str, wait_s: float, out: Frames) -> b
     """Take the lock, waiting up to `wait_s` in line; says `waiting` and at last `busy` with the owner."""
     end = time.monotonic() + wait_s
     said = -HEARTBEAT_S
-    turn = Turn(lock.path.parent / (lock.path.name + ".line"))
+    turn = Turn(str(lock.path) + ".line")
     try:
         while True:
             holder = lock.try_take(owner) if turn.has_come() else lock.holder()

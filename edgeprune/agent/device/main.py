@@ -3,7 +3,6 @@
 import os
 import sys
 import threading
-from pathlib import Path
 
 from .agent import Agent
 from .frames import claim_stdout
@@ -27,7 +26,7 @@ def agent_main(arguments: "list[str]") -> int:
         sys.stderr.write("the agent of edgeprune, which edgeprune starts; options: {}\n".format(", ".join(options)))
         return 2
     options.update(given)
-    folder = Path(options["--folder"]) if options["--folder"] else None
+    folder = options["--folder"].rstrip("/")
     out = claim_stdout()
     os.write(out.descriptor, b"\n")  # a login banner may not have ended its line
     lock = DeviceLock(lock_path())
@@ -35,7 +34,7 @@ def agent_main(arguments: "list[str]") -> int:
     threading.Thread(target=lifeline.watch, daemon=True).start()
     if not wait_for_lock(lock, options["--owner"], float(options["--wait-s"]), out):
         return 0
-    agent = Agent(out, Path(options["--root"]), folder)
+    agent = Agent(out, options["--root"], folder)
     try:
         agent.hello()
         while True:

@@ -6,19 +6,22 @@ agent, again and again (`Sampler`). Names of /proc/PID/status: proc(5).
 """
 
 import os
-from pathlib import Path
-from typing import Any
 
 from .frames import Frames, OutcomeError
 from .system import kib, read_table, read_text
+
+TYPE_CHECKING = False  # typing and pathlib would take a megabyte of the device's memory
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
 
 NAMES = {"peak": "VmHWM", "resident": "VmRSS", "anonymous": "RssAnon", "swapped": "VmSwap"}
 RUNS = 3
 
 
-def memory_of(process: str = "self", root: Path = Path("/")) -> "dict[str, int]":
+def memory_of(process: str = "self", root: "Path | str" = "/") -> "dict[str, int]":
     """Bytes of a process: peak and present resident size, anonymous and file-backed (shared too), swapped out."""
-    table = read_table(root / "proc" / process / "status")
+    table = read_table(os.path.join(str(root), "proc", process, "status"))
     values = {name: kib(table, entry) for name, entry in NAMES.items()}
     found = {name: value for name, value in values.items() if value is not None}
     if "anonymous" in found and "resident" in found:
@@ -29,7 +32,8 @@ def memory_of(process: str = "self", root: Path = Path("/")) -> "dict[str, int]"
 def reset_peak() -> bool:
     """Set VmHWM back to the present size (proc(5), clear_refs); False where that is not allowed."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
     except OSError:
         return False
     return True
@@ -37,26 +41,28 @@ def reset_peak() -> bool:
 
 def rounding() -> int:
     """How far the kernel's counters are from its page tables now, which it adds up in batches; at least a page."""
-    exact = kib(read_table(Path("/proc/self/smaps_rollup")), "Rss")  # since Linux 4.14
+    exact = kib(read_table("/proc/self/smaps_rollup"), "Rss")  # since Linux 4.14
     return max(os.sysconf("SC_PAGE_SIZE"), 0 if exact is None else abs(exact - memory_of()["resident"]))
 
 
-def nvmap_used(process: str, root: Path = Path("/")) -> "tuple[int, str] | None":
+def nvmap_used(process: str, root: "Path | str" = "/") -> "tuple[int, str] | None":
     """Bytes that the graphics processor of a Jetson has mapped, and whose: "process", or "device" where only root
     may read who the clients are; None elsewhere."""
-    text = read_text(root / "sys/kernel/debug/nvmap/iovmm/clients")  # CLIENT PROCESS PID SIZE, sizes like 2048K
+    text = read_text(
+        os.path.join(str(root), "sys/kernel/debug/nvmap/iovmm/clients")
+    )  # CLIENT PROCESS PID SIZE, sizes like 2048K
     if text:
         rows = [line.split() for line in text.splitlines()]
         sizes = [row[-1] for row in rows if len(row) >= 4 and row[-2] == process]
         return sum(int(size.rstrip("K")) * 1024 for size in sizes), "process"
-    used = kib(read_table(root / "proc/meminfo"), "NvMapMemUsed")
+    used = kib(read_table(os.path.join(str(root), "proc/meminfo")), "NvMapMemUsed")
     return None if used is None else (used, "device")
 
 
 class Sampler:
     """Of another process, the memory at its highest resident size and the most of the graphics processor's."""
 
-    def __init__(self, process: int, root: Path) -> None:
+    def __init__(self, process: int, root: "Path | str") -> None:
         self.process = str(process)
         self.root = root
         self.start()

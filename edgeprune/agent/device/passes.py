@@ -4,15 +4,18 @@ import json
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import Any
 
 from .conditions import out_of_memory_kills
 from .frames import HEARTBEAT_S, OUT_OF_MEMORY, STDERR_TAIL, OutcomeError
 from .memory import Sampler
+from .process import Process
+
+TYPE_CHECKING = False  # typing and pathlib would take a megabyte of the device's memory
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
 
 SAMPLE_S = 0.002  # between two looks at the memory of a worker
 
@@ -22,30 +25,31 @@ class Pass:
 
     running = False
 
-    def __init__(self, task: "dict[str, Any]", root: Path) -> None:
+    def __init__(self, task: "dict[str, Any]", root: "Path | str") -> None:
         self.kills_before = out_of_memory_kills()
         self.frame = None  # type: Any
         self.samples = []  # type: list[list[int]]
         self.tail = b""
         self.rest = b""
+        self.tell = None  # type: Any
         Pass.running = True
-        command = [sys.executable, "-B", str(Path(sys.argv[0]).resolve()), "--worker"]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
-        )
+        command = [sys.executable, "-B", os.path.realpath(sys.argv[0]), "--worker"]
+        self.process = Process(command)
         self.sampler = Sampler(self.process.pid, root) if task["task"] == "memory" else None
-        self.stdout, self.stderr = self.process.stdout, self.process.stderr  # type: Any, Any
-        stdin = self.process.stdin  # type: Any
+        self.stdout, self.stderr = self.process.stdout, self.process.stderr
+        data = json.dumps(dict(task, parent=os.getpid())).encode() + b"\n"
         try:
-            stdin.write(json.dumps(dict(task, parent=os.getpid())).encode() + b"\n")
-            stdin.close()
+            while data:
+                data = data[os.write(self.process.stdin, data) :]
         except BrokenPipeError:
             self.rest = b""  # it died at once: `outcome` says how
+        finally:
+            os.close(self.process.stdin)
 
-    def take(self, stream: "Any") -> bool:
+    def take(self, stream: int) -> bool:
         """Read what a stream has; False at its end."""
-        data = os.read(stream.fileno(), 1 << 16)
-        if stream is self.stderr:
+        data = os.read(stream, 1 << 16)
+        if stream == self.stderr:
             self.tail = (self.tail + data)[-STDERR_TAIL:]
             return bool(data)
         lines = (self.rest + data).split(b"\n")
@@ -54,6 +58,8 @@ class Pass:
             frame = json.loads(line.decode())
             if frame["type"] == "samples":
                 self.samples.append(frame["ns"])
+            elif frame["type"] == "part" and self.tell is not None:
+                self.tell(frame["part"])
             elif frame["type"] == "stage" and self.sampler is not None:
                 if frame["stage"] == "load":
                     self.sampler.start()
@@ -65,10 +71,9 @@ class Pass:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait()
         Pass.running = False
         for stream in (self.stdout, self.stderr):
-            stream.close()
+            os.close(stream)
 
     def result(self) -> "Any":
         """What the worker found; raises OutcomeError with the outcome that its end stands for."""
@@ -77,7 +82,7 @@ class Pass:
             return dict(self.frame["result"], **sampled)
         if self.frame is not None:
             raise OutcomeError(self.frame["outcome"], self.frame["message"])
-        code = self.process.returncode
+        code = self.process.returncode  # type: Any
         text = self.tail.decode("utf-8", "replace").strip()
         ending = "exit status {}".format(code) if code >= 0 else signal.Signals(-code).name
         if code == -signal.SIGKILL:
@@ -91,9 +96,15 @@ class Pass:
         raise OutcomeError("CRASHED", "the worker ended with {}{}".format(ending, ": " + text if text else ""))
 
 
-def run_pass(task: "dict[str, Any]", deadline: float, beat: "Any", root: Path = Path("/")) -> Pass:
-    """A worker to its end; `beat()` is called every HEARTBEAT_S or more often. Raises OutcomeError."""
+def run_pass(
+    task: "dict[str, Any]", deadline: float, beat: "Any", root: "Path | str" = "/", tell: "Any" = None
+) -> Pass:
+    """A worker to its end; `beat()` is called every HEARTBEAT_S or more often, `tell(part)` with what it finds.
+
+    Raises OutcomeError.
+    """
     worker = Pass(task, root)
+    worker.tell = tell
     pause = HEARTBEAT_S if worker.sampler is None else SAMPLE_S
     try:
         streams = [worker.stdout, worker.stderr]
@@ -111,11 +122,9 @@ def run_pass(task: "dict[str, Any]", deadline: float, beat: "Any", root: Path = 
                 deadline = min(deadline, time.monotonic() + 5)  # to shut down; the result is already here
             beat()
         if not streams:
-            try:
-                worker.process.wait(timeout=max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired as error:
-                if worker.frame is None:
-                    raise OutcomeError("TIMEOUT", "the {} pass did not end".format(task["task"])) from error
+            code = worker.process.wait(max(0.1, deadline - time.monotonic()))
+            if code is None and worker.frame is None:
+                raise OutcomeError("TIMEOUT", "the {} pass did not end".format(task["task"]))
         worker.result()
     finally:
         worker.kill()

@@ -1,11 +1,14 @@
 """What the device says of itself in proc and sys; `root` is where they are looked for."""
 
+import glob
 import os
-import platform
 import sys
 import time
-from pathlib import Path
-from typing import Any
+
+TYPE_CHECKING = False  # typing and pathlib would take a megabyte of the device's memory
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
 
 
 def clock_ns() -> int:
@@ -22,15 +25,16 @@ def find_program(name: str) -> "str | None":
     return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), None)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: "Path | str") -> str:
     """The file's text without its ends (NUL, newline); "" where it cannot be read."""
     try:
-        return path.read_bytes().decode("utf-8", "replace").strip("\0\n ")
+        with open(str(path), "rb") as file:
+            return file.read().decode("utf-8", "replace").strip("\0\n ")
     except OSError:
         return ""
 
 
-def read_table(path: Path) -> "dict[str, str]":
+def read_table(path: "Path | str") -> "dict[str, str]":
     """ "Name: value" lines, the first of each name (/proc/meminfo, /proc/cpuinfo, /proc/self/status)."""
     table = {}  # type: dict[str, str]
     for line in read_text(path).splitlines():
@@ -46,35 +50,52 @@ def kib(table: "dict[str, str]", name: str) -> "int | None":
     return int(number) * 1024 if number.isdigit() else None
 
 
-def numbers(root: Path, pattern: str) -> "dict[str, int]":
+def matching(root: "Path | str", pattern: str) -> "list[str]":
+    """The paths below the root that match, in order."""
+    return sorted(glob.glob(os.path.join(glob.escape(str(root)), pattern)))
+
+
+def numbers(root: "Path | str", pattern: str) -> "dict[str, int]":
     """All files that match and hold an integer, by their path below the root."""
     found = {}
-    for path in sorted(root.glob(pattern)):
+    for path in matching(root, pattern):
         text = read_text(path)
         if text.lstrip("-").isdigit():
-            found[str(path.relative_to(root))] = int(text)
+            found[os.path.relpath(path, str(root))] = int(text)
     return found
 
 
-def boot_id(root: Path) -> str:
+def boot_id(root: "Path | str") -> str:
     """Another one after every start of the kernel."""
-    return read_text(root / "proc/sys/kernel/random/boot_id")
+    return read_text(os.path.join(str(root), "proc/sys/kernel/random/boot_id"))
 
 
-def machine(root: Path) -> "dict[str, Any]":
+def libc() -> str:
+    """ "glibc-2.36"; "" where the C library does not say."""
+    try:
+        return (os.confstr("CS_GNU_LIBC_VERSION") or "").replace(" ", "-")
+    except (ValueError, OSError):
+        return ""  # musl does not know the name
+
+
+def machine(root: "Path | str") -> "dict[str, Any]":
     """The fingerprint of the device."""
-    cpu = read_table(root / "proc/cpuinfo")
-    memory = read_table(root / "proc/meminfo")
+    name = os.uname()
+    root = str(root)
+    cpu = read_table(os.path.join(root, "proc/cpuinfo"))
+    memory = read_table(os.path.join(root, "proc/meminfo"))
     return {
-        "hostname": platform.node(),
-        "system": platform.system(),
-        "kernel": platform.release(),
-        "arch": platform.machine(),
+        "hostname": name.nodename,
+        "system": name.sysname,
+        "kernel": name.release,
+        "arch": name.machine,
         "bits": 64 if sys.maxsize > 2**32 else 32,
-        "libc": "-".join(platform.libc_ver()),
-        "python": platform.python_version(),
+        "libc": libc(),
+        "python": sys.version.split()[0],
         "boot_id": boot_id(root),
-        "board": read_text(root / "proc/device-tree/model") or cpu.get("Model", "") or cpu.get("Hardware", ""),
+        "board": read_text(os.path.join(root, "proc/device-tree/model"))
+        or cpu.get("Model", "")
+        or cpu.get("Hardware", ""),
         "cpu": cpu.get("model name", "") or cpu.get("CPU part", ""),
         "cpus": os.cpu_count(),
         "usable_cpus": len(os.sched_getaffinity(0)),

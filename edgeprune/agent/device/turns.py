@@ -9,14 +9,17 @@ import fcntl
 import os
 import stat
 import time
-from pathlib import Path
+
+TYPE_CHECKING = False  # typing and pathlib would take a megabyte of the device's memory
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TAKEN = (errno.EACCES, errno.EAGAIN)
 DIGITS = 20
 PATIENCE_S = 10.0
 
 
-def open_shared(path: Path) -> int:
+def open_shared(path: "Path | str") -> int:
     """A file that all users of the device may lock; a link is not followed."""
     flags = os.O_CLOEXEC | os.O_NOFOLLOW
     for mode, extra in ((os.O_RDWR, 0), (os.O_RDONLY, 0), (os.O_RDWR, os.O_CREAT)):
@@ -35,7 +38,7 @@ def open_shared(path: Path) -> int:
     raise FileNotFoundError(str(path))
 
 
-def is_current(descriptor: int, path: Path) -> bool:
+def is_current(descriptor: int, path: "Path | str") -> bool:
     """Whether the open file is still the one at the path: it is removed when it is free."""
     try:
         found = os.stat(str(path))
@@ -48,7 +51,7 @@ def is_current(descriptor: int, path: Path) -> bool:
 class Turn:
     """A place in the line, from its making to `leave`. Where the file may not be written, the line is none."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: "Path | str") -> None:
         self.path = path
         self.ticket = 0
         self.descriptor = self.enter()
@@ -118,7 +121,7 @@ class Turn:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if self.lock(descriptor, fcntl.LOCK_EX, 0, 0) and is_current(descriptor, self.path):
-                self.path.unlink()
+                os.unlink(str(self.path))
         except OSError as error:
             if error.errno not in TAKEN + (errno.EBADF, errno.EPERM, errno.ENOENT):
                 raise

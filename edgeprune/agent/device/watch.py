@@ -1,18 +1,21 @@
 """An eye on the device while something is measured: says that work goes on, notes every sign of throttling."""
 
 import time
-from pathlib import Path
-from typing import Any
 
 from .conditions import Signs, conditions, throttle_reason
 from .frames import HEARTBEAT_S, Frames
 from .system import clock_ns
 
+TYPE_CHECKING = False  # typing and pathlib would take a megabyte of the device's memory
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
 
 class Watch:
     """From its making to `end`; `beat` is called often and does its work every HEARTBEAT_S."""
 
-    def __init__(self, out: Frames, root: Path, number: "Any", stage: str) -> None:
+    def __init__(self, out: Frames, root: "Path | str", number: "Any", stage: str) -> None:
         self.out = out
         self.root = root
         self.number = number
