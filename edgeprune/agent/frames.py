@@ -254,6 +254,16 @@ _COMPARED = _record(
     {"conditions": _CONDITIONS},
 )
 _OUTPUT = _record({"name": _text, "dtype": _text, "shape": _list(_count), "sha256": _text, "data": _maybe(_text)})
+_SHAPES = _list(_list(_whole))
+_NODE = _record(
+    {
+        **dict.fromkeys(("name", "op_type", "provider"), _message),
+        **dict.fromkeys(("ns", "runs"), _ns),
+        **dict.fromkeys(("inputs", "outputs"), _SHAPES),
+    }
+)
+_TIMED = _record({"key": _message, "number": _count, "p50_ns": _ns, "p25_ns": _ns, "runs": _ns}, {"kernel_ns": _ns})
+_UNTIMED = _record({"key": _message, "number": _count, "error": _message})
 _FAILED = _record({"outcome": _outcome}, {"message": _message, "conditions": _CONDITIONS})
 
 _RESULTS: Mapping[str, Check] = {
@@ -261,6 +271,19 @@ _RESULTS: Mapping[str, Check] = {
     "measure": _MEASURED,
     "compare": _COMPARED,
     "cached": _record({"outcome": _outcome, "found": _flag, "keep": _flag}),
+    "profile": _record(
+        {
+            "outcome": _outcome,
+            **dict.fromkeys(("runtime", "version"), _text),
+            "nodes": _count,
+            **dict.fromkeys(("runs", "profiled_ns", "plain_ns"), _ns),
+        },
+        {"conditions": _CONDITIONS, "cores": _list(_count)},
+    ),
+    "operators": _record(
+        {"outcome": _outcome, "runtime": _text, "version": _text, "models": _count, "failed": _count},
+        {"conditions": _CONDITIONS, "cores": _list(_count)},
+    ),
     "outputs": _record({"outcome": _outcome, "outputs": _list(_OUTPUT)}),
 }
 _HOLDER = _record({}, {"holder": _record({}, {"owner": _message, "pid": _count})})
@@ -279,6 +302,8 @@ _KINDS: Mapping[str, Check] = {
     "samples": _record({"ns": _list(_ns)}),
     "power": _record({"ns": _list(_whole), "values": _list(_any)}),
     "clock": _record({"ns": _whole}),
+    "node": _NODE,
+    "timing": lambda value, where: (_UNTIMED if "error" in value else _TIMED)(value, where),
     "error": _record({"message": _message}),
     "result": _record({}),
 }

@@ -27,6 +27,7 @@ class Outcome(str, Enum):
     BUSY = "BUSY"
     NO_RUNTIME = "NO_RUNTIME"
     NO_CORES = "NO_CORES"  # the policy names cores that the device has not, or does not tell apart
+    NO_PROFILER = "NO_PROFILER"  # the runtime cannot say how long single operators take
     TIMEOUT = "TIMEOUT"
     CRASHED = "CRASHED"  # a search takes it for a result of a network that it happens to twice in a row
 

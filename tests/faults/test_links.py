@@ -100,7 +100,7 @@ def test_killed_agent_is_lost_and_the_session_goes_on(url: str, small: Artifact,
 def test_stopped_agent_is_a_timeout_and_the_session_goes_on(
     url: str, small: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeprune.measure.session.AgentClient", partial(AgentClient, silence_s=10.0))
+    monkeypatch.setattr("edgeprune.measure.link.AgentClient", partial(AgentClient, silence_s=10.0))
     lock = tmp_path / "lock"
     with Session(open_target(url), BOARD, reconnect_s=30.0) as session:
         session.policy = dataclasses.replace(QUICK, min_s=60.0, max_s=60.0, max_runs=10**8)

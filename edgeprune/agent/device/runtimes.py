@@ -39,8 +39,16 @@ class Runtime:
 
     def load(self, task: "dict[str, Any]") -> "Any":
         """A function that runs the model once, on inputs of the asked shapes that were set once."""
+        return self.prepare(task, self.samples(task))[0]
+
+    def profiled(self, task: "dict[str, Any]", prefix: str) -> "tuple[Any, Any]":  # noqa: ARG002
+        """(run, finish) as of `load`, under the runtime's profiler; `finish()` gives the path of its trace."""
+        raise OutcomeError("NO_PROFILER", "{} has no profiler that this agent can read".format(self.name))
+
+    def samples(self, task: "dict[str, Any]") -> "list[Any]":
+        """An array for each input of the task; the same for the same seed."""
         random = self.numpy.random.RandomState(task["seed"])
-        return self.prepare(task, [self.sample(spec, random) for spec in task["inputs"]])[0]
+        return [self.sample(spec, random) for spec in task["inputs"]]
 
     def sample(self, spec: "dict[str, Any]", random: "Any") -> "Any":
         """Standard normal values for floating point, zeros for all else."""
@@ -56,13 +64,25 @@ class OnnxRuntime(Runtime):
     name = package = "onnxruntime"
     suffix = ".onnx"
 
-    def prepare(self, task: "dict[str, Any]", arrays: "list[Any]") -> "tuple[Any, Any]":
+    def session(self, task: "dict[str, Any]", profile: str = "") -> "Any":
+        """The model, loaded; with the profiler on where its trace has a place to go."""
         options = self.module.SessionOptions()
         options.intra_op_num_threads = task["threads"]
         options.inter_op_num_threads = 1
         options.execution_mode = self.module.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
-        session = self.module.InferenceSession(task["model"], options, providers=["CPUExecutionProvider"])
+        if profile:
+            options.enable_profiling = True
+            options.profile_file_prefix = profile
+        return self.module.InferenceSession(task["model"], options, providers=["CPUExecutionProvider"])
+
+    def profiled(self, task: "dict[str, Any]", prefix: str) -> "tuple[Any, Any]":
+        session = self.session(task, prefix)
+        feeds = {spec["name"]: array for spec, array in zip(task["inputs"], self.samples(task))}
+        return lambda: session.run(None, feeds), session.end_profiling
+
+    def prepare(self, task: "dict[str, Any]", arrays: "list[Any]") -> "tuple[Any, Any]":
+        session = self.session(task)
         feeds = {spec["name"]: array for spec, array in zip(task["inputs"], arrays)}
         names = [output.name for output in session.get_outputs()]
         run = session.run

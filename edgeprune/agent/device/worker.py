@@ -19,6 +19,8 @@ TASKS = {  # by name, the module with its `NAME_task`
     "memory": "memory",
     "energy": "energy",
     "outputs": "outputs",
+    "profile": "profile",
+    "operators": "operators",
     "cached": "cache",
 }
 
