@@ -100,7 +100,7 @@ def widths(chosen: Candidate) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=6, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10_000))
 def test_sizes_are_those_of_the_pruned_graph(name: str, seed: int) -> None:
     network = captured(name)
