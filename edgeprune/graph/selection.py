@@ -142,6 +142,7 @@ def _steps(module: nn.Module, groups: Sequence[ChannelGroup], round_to: int | Ma
     names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
     steps: dict[str, int] = {}
     for pattern, channels in patterns.items():
+        _check_number(channels, f"round_to for {pattern!r}", whole=True)
         if channels < 1:
             message = f"widths cannot be rounded to multiples of {channels}"
             raise UsageError(message, hint="a whole number of channels; 1 does not round")
@@ -203,7 +204,17 @@ def _wanted(
     return [float(group.units - int(count)) for group, count in zip(rivals, gone, strict=True)]
 
 
+def _check_number(value: object, what: str, *, whole: bool = False) -> None:
+    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        kind = "a whole number" if whole else "a number"
+        raise UsageError(f"{what} cannot be {value!r}", hint=f"{kind} is expected")
+
+
 def _check(ratio: float, compare: str, min_width: int, min_share: float) -> None:
+    _check_number(ratio, "the pruning ratio")
+    _check_number(min_width, "min_width", whole=True)
+    _check_number(min_share, "min_share")
     if not 0 <= ratio < 1:
         raise UsageError(f"the pruning ratio {ratio} is not between 0 and 1", hint="0.5 removes half of the units")
     if compare not in get_args(Compare):

@@ -239,3 +239,19 @@ def test_refusals(how, message: str, hint: str) -> None:
 def test_scores_that_cannot_be_ranked_are_refused(wrong) -> None:
     with pytest.raises(UsageError, match="group 'a' of 4 units has no finite score"):
         CHAIN.select(0.5, importance=Given({**SCORES, "a": [], **wrong}))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ratio": "a"}, "the pruning ratio cannot be 'a'"),
+        ({"ratio": True}, "the pruning ratio cannot be True"),
+        ({"ratio": 0.5, "round_to": 2.5}, "round_to for '\\*' cannot be 2.5"),
+        ({"ratio": 0.5, "round_to": {"*": "8"}}, "cannot be '8'"),
+        ({"ratio": 0.5, "min_width": 1.5}, "min_width cannot be 1.5"),
+    ],
+)
+def test_what_is_no_number_is_refused(options: dict[str, object], message: str) -> None:
+    network = capture(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2)).eval(), (torch.randn(1, 4),))
+    with pytest.raises(UsageError, match=message):
+        network.select(**options)  # type: ignore[arg-type]
