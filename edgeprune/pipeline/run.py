@@ -3,6 +3,8 @@
 <run folder>/
   journal.jsonl      every finished trial, in order
   importance.json    the importance of every unit, computed once
+  sensitivities.json what each narrowing and each dropped block does to the outputs (strategies that plan)
+  costs.json         what single operators take on the device (likewise)
   trials/0007/       candidate.json, model.onnx and its manifest, measurement.json
   best/              the accepted trial's files
   result.json
@@ -30,6 +32,7 @@ from edgeprune.pipeline import baseline
 from edgeprune.pipeline.building import Builder
 from edgeprune.pipeline.devices import open_devices, pool_facts
 from edgeprune.pipeline.executors.base import Executor, ExecutorFactory, Plan
+from edgeprune.pipeline.planning import planned_space
 from edgeprune.pipeline.run_checks import (
     check_same_device,
     check_same_task,
@@ -136,7 +139,21 @@ def run(
         def make_strategy(dense: Trial) -> Strategy:
             for warning in baseline.warnings(task, model, dense, budget):
                 progress.say(f"warning: {warning}")
-            return strategy(space, budget, dense, seed=project.search.seed)
+            known = space
+            if getattr(strategy, "plans", False):
+                known = planned_space(
+                    captured,
+                    task,
+                    space,
+                    budget=budget,
+                    dense=dense.figures,
+                    session=session,
+                    run_dir=run_dir,
+                    seed=project.search.seed,
+                    reuse=resume,
+                    progress=progress,
+                )
+            return strategy(known, budget, dense, seed=project.search.seed)
 
         result = search(
             make_strategy,

@@ -38,7 +38,12 @@ _Measuring = Generator[Batch, tuple[Trial, ...], Trial]
 
 
 class Planned(ScriptedStrategy):
-    """The search over the space on `models`, one per figure that is predicted."""
+    """The search over the space on `models`, one per figure that is predicted.
+
+    `plans` tells who makes a strategy that the space is to have losses and, where it can be had, a cost model.
+    """
+
+    plans = True
 
     def __init__(self, space: SearchSpace, budget: Budget, baseline: Trial, models: Mapping[str, MetricModel]) -> None:
         super().__init__()

@@ -1,0 +1,272 @@
+"""From the operators of a captured graph and their times on a device to the linear cost model of a search.
+
+Contractions (convolutions, linear layers, matrix products, attention) cost what their micro-benchmarks say, as tables
+over the widths of the one or two groups that they depend on. All else costs by the elements that it writes; what each
+such kind costs per element, and by how much a table is off inside a whole model, are weights per kind that whole
+models measured on the device correct.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune.records.candidate import Candidate
+from edgeprune.records.operators import (
+    ACTIVATIONS,
+    AttentionSignature,
+    ConvSignature,
+    LinearSignature,
+    MatMulSignature,
+    OperatorSignature,
+    OperatorTiming,
+)
+from edgeprune.search.base import SearchSpace
+from edgeprune.search.costs import MetricModel, Term
+
+if TYPE_CHECKING:
+    from edgeprune.graph.captured import Captured
+    from edgeprune.graph.shapes import Concrete, OperatorShape
+    from edgeprune.graph.sizes import Size
+
+__all__ = ["Layer", "latency_terms", "layers", "memory_model", "signature_of", "size_model", "wanted"]
+
+_MOST_PER_AXIS = 8  # widths of a group at which an operator of two groups is timed; between them it is interpolated
+_MS_PER_NS = 1e-6
+_MS_PER_ELEMENT = 2e-7  # of what is no contraction, to start with: about a cache's bandwidth
+_MS_PER_CALL = 1e-3  # of a kernel's call, to start with
+# Kinds that do not count in the beginning: what whole models say of them decides.
+START_WEIGHTS: Mapping[str, float] = {}
+_ALIGNMENTS = (4, 8, 16, 32)  # of channels; a runtime may convert layouts where a width is no multiple
+_CONTRACTIONS = frozenset(
+    {"conv", "depthwise", "grouped", "conv_transpose", "linear", "matmul", "attention"}
+)  # fmt: skip
+_BYTES = 4  # of a parameter, float32
+_MEMORY_WEIGHTS = {"weights": 2.5, "activations": 1.0}  # bytes per byte, to start with: read, and packed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """A contraction (or a part of one) that is timed: its signatures at a grid of widths of its groups."""
+
+    name: str
+    kind: str
+    groups: tuple[str, ...]
+    grid: tuple[tuple[int, ...], ...]  # per group the widths at which it is timed
+    signatures: Mapping[tuple[int, ...], OperatorSignature]
+    blocks: tuple[str, ...]
+
+
+def layers(shapes: Iterable[OperatorShape], space: SearchSpace) -> tuple[Layer, ...]:
+    """What is to be timed: no operators of more than two groups, and none that no micro model is made of."""
+    widths = {group.name: group.widths for group in space.groups}
+    found = []
+    for shape in shapes:
+        if shape.folded or shape.fused or shape.kind not in _CONTRACTIONS:
+            continue
+        for number, part in enumerate(shape.parts()):
+            groups = tuple(group for group in part.groups if group in widths)
+            if len(groups) > 2:
+                continue
+            grid = tuple(_spread(widths[group], _MOST_PER_AXIS if len(groups) > 1 else 16) for group in groups)
+            signatures = {
+                place: signature
+                for place in product(*grid)
+                if (signature := signature_of(part.at(dict(zip(groups, place, strict=True))))) is not None
+            }
+            if len(signatures) == int(np.prod([len(axis) for axis in grid])):
+                name = shape.node if number == 0 else f"{shape.node}:{number + 1}"
+                found.append(Layer(name, shape.kind, groups, grid, signatures, shape.blocks))
+    return tuple(found)
+
+
+def wanted(found: Iterable[Layer]) -> tuple[OperatorSignature, ...]:
+    """Every signature once, in the order of the graph."""
+    return tuple({s.key: s for layer in found for s in layer.signatures.values()}.values())
+
+
+def latency_terms(
+    shapes: Sequence[OperatorShape],
+    found: Sequence[Layer],
+    timings: Mapping[str, OperatorTiming],
+    space: SearchSpace,
+) -> tuple[Term, ...]:
+    """The terms of a latency in ms, to be weighted per kind. `timings` are by the key of the signature.
+
+    A layer whose timing failed somewhere is left to its elements, as what is no contraction.
+    """
+    widths = {group.name: group.widths for group in space.groups}
+    terms: list[Term] = []
+    timed: set[str] = set()
+    for layer in found:
+        known = [timings.get(s.key) for s in layer.signatures.values()]
+        if any(timing is None or timing.ns is None for timing in known):
+            continue
+        timed.add(layer.name.partition(":")[0])
+        values = np.array([timing.ns for timing in known], dtype=np.float64) * _MS_PER_NS  # type: ignore[union-attr]
+        coarse = values.reshape([len(axis) for axis in layer.grid])
+        axes = tuple(widths[group] for group in layer.groups)
+        table = _interpolated(coarse, layer.grid, axes)
+        terms.append(Term(layer.name, layer.kind, layer.groups, axes, table, layer.blocks))
+    for shape in shapes:
+        if shape.folded or shape.fused:
+            continue
+        if shape.node not in timed:
+            terms.extend(_elements(shape, widths))
+        if shape.kind in _CONTRACTIONS and "outputs" in shape.dims:
+            terms.extend(_misaligned(shape, widths))
+    terms.extend(_calls(shapes))
+    return tuple(terms)
+
+
+def size_model(shapes: Sequence[OperatorShape], space: SearchSpace, dense_bytes: float) -> MetricModel:
+    """The artifact's size in bytes: its parameters, and what the dense file has besides them."""
+    widths = {group.name: group.widths for group in space.groups}
+    terms: list[Term] = []
+    for name, (size, blocks) in _parameters(shapes).items():
+        for number, piece in enumerate(size.pieces()):
+            terms.extend(_table(f"{name}:{number}", "parameters", piece, widths, each=_BYTES, blocks=blocks))
+    model = MetricModel("size", tuple(terms))
+    dense = sum(float(term.table[(-1,) * term.table.ndim]) for term in terms)
+    return MetricModel("size", tuple(terms), offset=dense_bytes - dense) if model.terms else model
+
+
+def signature_of(concrete: Concrete) -> OperatorSignature | None:
+    """What a micro-benchmark of the operator is made from; None where there is none of its kind."""
+    settings: dict[str, Any] = dict(concrete.settings)
+    activation = concrete.activation if concrete.activation in ACTIVATIONS else ""
+    if concrete.kind in ("conv", "depthwise", "grouped", "conv_transpose"):
+        (batch, channels, *size), (_, out, *_) = concrete.inputs[0], concrete.outputs[0]
+        return ConvSignature(
+            in_channels=channels,
+            out_channels=out,
+            in_size=tuple(size),
+            kernel=tuple(settings["kernel"]),
+            stride=tuple(settings["stride"]),
+            padding=tuple(settings["padding"]),
+            dilation=tuple(settings["dilation"]),
+            groups=int(settings.get("groups", 1)),
+            activation=activation,
+            transposed=concrete.kind == "conv_transpose",
+            output_padding=tuple(settings.get("output_padding", ())) if concrete.kind == "conv_transpose" else (),
+            batch=batch,
+        )
+    if concrete.kind == "linear":
+        given, made = concrete.inputs[0], concrete.outputs[0]
+        rows = int(np.prod(given[:-1]))
+        return LinearSignature(rows, given[-1], made[-1], bias=len(concrete.parameters) > 1, activation=activation)
+    if concrete.kind == "matmul" and len(concrete.inputs) == 2:
+        left, right = concrete.inputs
+        return MatMulSignature(int(np.prod(left[:-2])), left[-2], left[-1], right[-1])
+    if concrete.kind == "attention":
+        return AttentionSignature(*concrete.inputs[0])
+    return None
+
+
+def _spread(widths: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """At most so many of the widths, evenly, both ends among them."""
+    if len(widths) <= most:
+        return widths
+    places = np.unique(np.linspace(0, len(widths) - 1, most).round().astype(int))
+    return tuple(widths[place] for place in places)
+
+
+def _interpolated(
+    values: NDArray[np.float64], grid: tuple[tuple[int, ...], ...], axes: tuple[tuple[int, ...], ...]
+) -> NDArray[np.float64]:
+    """Linear along each axis in turn."""
+    for axis, (known, wished) in enumerate(zip(grid, axes, strict=True)):
+        if known != wished:
+            lines = np.moveaxis(values, axis, -1)
+            flat = lines.reshape(-1, len(known))
+            finer = np.stack([np.interp(wished, known, line) for line in flat])
+            values = np.moveaxis(finer.reshape(*lines.shape[:-1], len(wished)), -1, axis)
+    return values
+
+
+def _elements(shape: OperatorShape, widths: Mapping[str, tuple[int, ...]]) -> Iterator[Term]:
+    for part in shape.parts():
+        for number, piece in enumerate(part.elements.pieces()):
+            name = f"{part.node}:{number}"
+            yield from _table(name, shape.kind, piece, widths, each=_MS_PER_ELEMENT, blocks=shape.blocks)
+
+
+def _misaligned(shape: OperatorShape, widths: Mapping[str, tuple[int, ...]]) -> Iterator[Term]:
+    """The elements that the operator writes where its width is no multiple of an alignment; counts from weight 0."""
+    channels = shape.dims["outputs"]
+    groups = channels.groups
+    if len(groups) != 1 or groups[0] not in widths:
+        return
+    options = widths[groups[0]]
+    for alignment in _ALIGNMENTS:
+        odd = [channels.at({groups[0]: width}) % alignment != 0 for width in options]
+        if any(odd):
+            elements = np.array([shape.elements.at({groups[0]: width}) for width in options], dtype=np.float64)
+            table = np.where(odd, elements, 0.0) * _MS_PER_ELEMENT
+            yield Term(f"{shape.node}:{alignment}", f"misaligned{alignment}", groups, (options,), table, shape.blocks)
+
+
+def _calls(shapes: Iterable[OperatorShape]) -> Iterator[Term]:
+    """One call per operator that is left."""
+    for shape in shapes:
+        if not (shape.folded or shape.fused):
+            yield Term(f"{shape.node}:call", "call", (), (), np.array(_MS_PER_CALL), shape.blocks)
+
+
+def _parameters(shapes: Iterable[OperatorShape]) -> dict[str, tuple[Size, tuple[str, ...]]]:
+    """Every parameter once; it goes with the blocks that all of its readers go with."""
+    from edgeprune.graph.sizes import product as elements
+
+    found: dict[str, tuple[Size, tuple[str, ...]]] = {}
+    for shape in shapes:
+        # What is folded away leaves one number per channel: the bias of the layer before.
+        for name, dims in shape.parameters[:1] if shape.folded else shape.parameters:
+            blocks = shape.blocks
+            if name in found:
+                blocks = tuple(block for block in found[name][1] if block in blocks)
+            found[name] = (elements(dims), blocks)
+    return found
+
+
+def _table(
+    name: str, kind: str, size: Size, widths: Mapping[str, tuple[int, ...]], *, each: float, blocks: tuple[str, ...]
+) -> Iterator[Term]:
+    """A size times `each`, over the allowed widths of its groups; nothing for more than two of them."""
+    groups = tuple(group for group in size.groups if group in widths)
+    axes = tuple(widths[group] for group in groups)
+    if len(groups) > 2:
+        return
+    table = np.empty([len(axis) for axis in axes])
+    for place in np.ndindex(*table.shape):
+        kept = {group: axis[i] for group, axis, i in zip(groups, axes, place, strict=True)}
+        table[place] = size.at(kept) * each
+    yield Term(name, kind, groups, axes, table, blocks)
+
+
+def memory_model(captured: Captured, shapes: Sequence[OperatorShape], space: SearchSpace, dense: float) -> MetricModel:
+    """Peak memory in bytes: the weights (as often as the runtime holds them), the largest step, and a constant.
+
+    How many bytes of a process a byte of weights or of activations costs is corrected by what is measured.
+    """
+    from edgeprune.graph.schedule import schedule
+
+    widths = {group.name: group.widths for group in space.groups}
+    terms = tuple(replace(term, kind="weights") for term in size_model(shapes, space, 0.0).terms)
+    steps = []
+    for step in schedule(captured).steps:
+        live: list[Term] = []
+        for tensor in step.live:
+            for number, piece in enumerate(tensor.bytes.pieces()):
+                name = f"{tensor.node}:{number}"
+                live.extend(_table(name, "activations", piece, widths, each=1, blocks=tensor.blocks))
+        steps.append(tuple(live))
+    model = MetricModel("peak_memory", terms, tuple(steps), dict(_MEMORY_WEIGHTS))
+    predicted = model.predict(Candidate())
+    if predicted <= dense:
+        return replace(model, offset=dense - predicted)
+    return replace(model, weights={kind: weight * dense / predicted for kind, weight in _MEMORY_WEIGHTS.items()})

@@ -1,0 +1,115 @@
+"""Learn on the device what a candidate will cost: operators timed on their own, then a linear model of every figure.
+
+The times are kept in the run's folder: a resumed run plans with the very same. Beyond a run they are in the user's
+cache, by device and runtime, so that a second run measures only what is new.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeprune import atomic
+from edgeprune.errors import DamagedError
+from edgeprune.pipeline import cost_terms
+from edgeprune.progress import SILENT, Progress
+from edgeprune.records.budget import Budget
+from edgeprune.records.candidate import Candidate
+from edgeprune.records.operators import OperatorSignature, OperatorTiming
+from edgeprune.search.base import SearchSpace
+from edgeprune.search.costs import CostModel, MetricModel
+
+if TYPE_CHECKING:
+    from edgeprune.graph.captured import Captured
+    from edgeprune.records.figures import Figures
+
+__all__ = ["Timer", "cost_model", "kept_timings"]
+
+SCHEMA = "edgeprune.costs/1"
+
+Timer = Callable[[Sequence[OperatorSignature]], Mapping[str, OperatorTiming]]  # by the signature's key
+
+
+def cost_model(
+    captured: Captured,
+    space: SearchSpace,
+    budget: Budget,
+    dense: Figures,
+    time_operators: Timer,
+) -> CostModel:
+    """A model of every figure that the budget limits on the device, and of the size; right for the dense model.
+
+    `time_operators` gives the times of operators on the device; a failed one leaves its layer to a coarser guess.
+    """
+    from edgeprune.graph.shapes import operator_shapes
+
+    shapes = operator_shapes(captured)
+    metrics: dict[str, MetricModel] = {}
+    size = dense.get("size")
+    if size is not None and size.value is not None:
+        metrics["size"] = cost_terms.size_model(shapes, space, size.value)
+    figures = {limit.figure for limit in budget.limits if not limit.is_accuracy}
+    timed = sorted(figure for figure in figures if figure == "energy" or figure.startswith("latency."))
+    if timed:
+        found = cost_terms.layers(shapes, space)
+        terms = cost_terms.latency_terms(shapes, found, time_operators(cost_terms.wanted(found)), space)
+        for figure in timed:
+            value = dense[figure].value if figure in dense else None
+            if value is not None:
+                metrics[figure] = _scaled(MetricModel(figure, terms), value)
+    memory = dense.get("peak_memory")
+    if "peak_memory" in figures and memory is not None and memory.value is not None:
+        metrics["peak_memory"] = cost_terms.memory_model(captured, shapes, space, memory.value)
+    return CostModel(metrics)
+
+
+def kept_timings(path: Path, time_operators: Timer, *, reuse: bool, progress: Progress = SILENT) -> Timer:
+    """A timer that keeps in `path` what it was told, and with `reuse` asks only for what is not there."""
+
+    def timer(signatures: Sequence[OperatorSignature]) -> Mapping[str, OperatorTiming]:
+        known = _read(path) if reuse else {}
+        new = [signature for signature in signatures if signature.key not in known]
+        if new:
+            progress.say(f"{len(new)} operators to be timed")
+            known.update(time_operators(new))
+            text = json.dumps(
+                {
+                    "schema": SCHEMA,
+                    "operators": {
+                        key: {"ns": timing.ns, "run_ns": timing.run_ns, "runs": timing.runs, "error": timing.error}
+                        for key, timing in known.items()
+                    },
+                }
+            )
+            atomic.write_text(path, text + "\n")
+        return known
+
+    return timer
+
+
+def _scaled(metric: MetricModel, dense: float) -> MetricModel:
+    """All weights by the same factor, so that the dense model is predicted as it was measured."""
+    predicted = metric.predict(Candidate())
+    factor = dense / predicted if predicted > 0 else 1.0
+    weights = {
+        kind: cost_terms.START_WEIGHTS.get(kind, 1.0) * factor for kind in sorted({t.kind for t in metric.terms})
+    }
+    return MetricModel(metric.figure, metric.terms, metric.steps, weights)
+
+
+def _read(path: Path) -> dict[str, OperatorTiming]:
+    if not path.exists():
+        return {}
+    hint = "start a new run in another folder"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["schema"] != SCHEMA:
+            raise DamagedError(f"{path}: unknown schema {data['schema']!r}", hint=hint)
+        return {
+            key: OperatorTiming(kernel_ns=entry["ns"], run_ns=entry["run_ns"], runs=entry["runs"], error=entry["error"])
+            for key, entry in data["operators"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{path}: cannot read the costs: {error}", hint=hint) from error

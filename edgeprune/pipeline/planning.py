@@ -1,0 +1,84 @@
+"""What a planning search knows before its first candidate: sensitivities, droppable blocks, and a cost model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeprune.export.micro import micro_model
+from edgeprune.measure.cost_cache import CostCache, timings
+from edgeprune.pipeline.costs import Timer, cost_model, kept_timings
+from edgeprune.pipeline.sensitivity import with_sensitivities
+from edgeprune.progress import SILENT, Progress
+from edgeprune.records.budget import Budget
+from edgeprune.records.operators import OperatorSignature, OperatorTiming
+from edgeprune.search.base import GroupSpace, SearchSpace
+
+if TYPE_CHECKING:
+    from edgeprune.graph.captured import Captured
+    from edgeprune.measure.session import Session
+    from edgeprune.pipeline.task import CheckedTask
+    from edgeprune.records.figures import Figures
+
+__all__ = ["COSTS", "SENSITIVITIES", "device_timer", "planned_space", "thinned"]
+
+SENSITIVITIES = "sensitivities.json"
+COSTS = "costs.json"
+_MOST_WIDTHS = 16  # of a group
+
+
+def planned_space(
+    captured: Captured,
+    task: CheckedTask,
+    space: SearchSpace,
+    *,
+    budget: Budget,
+    dense: Figures,
+    session: Session,
+    run_dir: Path,
+    seed: int = 0,
+    reuse: bool = False,
+    progress: Progress = SILENT,
+) -> SearchSpace:
+    """The space with what each choice loses and costs. With `reuse` what the run's folder has is taken from there."""
+    from edgeprune.graph.shapes import inner_groups
+
+    known = {group.name for group in space.groups}
+    blocks = {name: tuple(g for g in groups if g in known) for name, groups in inner_groups(captured).items()}
+    space = replace(space, groups=tuple(thinned(group) for group in space.groups))
+    space = with_sensitivities(
+        captured,
+        task,
+        space,
+        run_dir / SENSITIVITIES,
+        blocks=blocks,
+        seed=seed,
+        reuse=reuse,
+        progress=progress,
+    )
+    timer = kept_timings(run_dir / COSTS, device_timer(session, progress), reuse=reuse, progress=progress)
+    return replace(space, costs=cost_model(captured, space, budget, dense, timer))
+
+
+def thinned(group: GroupSpace) -> GroupSpace:
+    """The group with no more widths than a solver is quick with, evenly spread, the least and the dense one kept."""
+    if len(group.widths) <= _MOST_WIDTHS:
+        return group
+    last = len(group.widths) - 1
+    places = sorted({round(i * last / (_MOST_WIDTHS - 1)) for i in range(_MOST_WIDTHS)})
+    return replace(group, widths=tuple(group.widths[place] for place in places))
+
+
+def device_timer(session: Session, progress: Progress = SILENT) -> Timer:
+    """Times operators on the session's device: those that the user's cache does not know."""
+
+    def timer(signatures: Sequence[OperatorSignature]) -> Mapping[str, OperatorTiming]:
+        cache = CostCache.for_session(session)
+        found = timings(session, signatures, cache, build=micro_model, progress=progress)
+        for warning in cache.warnings:
+            progress.say(f"warning: {warning}")
+        return found
+
+    return timer
