@@ -122,6 +122,9 @@ def prune_command(
                 task=task,
                 progress=progress,
             )
+    if "dropped_blocks" in report and ratio > 0 and _nothing_removed(report):
+        why = _what_keeps(multiples, min_width, min_share, bool(ignore)) if report["groups"] else "no group is prunable"
+        click.echo(f"warning: nothing was removed at the ratio {ratio:g}: {why}", err=True)
     if json_output:
         emit(report)
         return
@@ -188,6 +191,24 @@ def _group_lines(report: dict[str, Any]) -> list[str]:
 
 def _errors(layer: dict[str, Any]) -> str:
     return f"error {layer['error_before']:.3g} -> {layer['error_after']:.3g} of the dense output's variation"
+
+
+def _nothing_removed(report: dict[str, Any]) -> bool:
+    return not report["dropped_blocks"] and all(group["kept"] == group["units"] for group in report["groups"])
+
+
+def _what_keeps(round_to: dict[str, int], min_width: int, min_share: float, ignoring: bool) -> str:
+    """The options that may have kept every channel."""
+    given = {
+        "--round-to": any(channels != 1 for channels in round_to.values()),
+        "--min-width": min_width > 1,
+        "--min-share": min_share > 0,
+        "--ignore": ignoring,
+    }
+    options = [option for option, used in given.items() if used]
+    return (
+        f"{', '.join(options)} kept every channel" if options else "the ratio is less than half a unit of every group"
+    )
 
 
 def _prune_lines(report: dict[str, Any]) -> list[str]:

@@ -53,3 +53,13 @@ def test_prune_drops_the_blocks_that_explain_names(tmp_path: Path, capsys: pytes
     assert run_cli(["verify", str(model), str(small)]) == 0
     assert run_cli([*command[:-2], "blocks.1"]) == 2
     assert "no block is named 'blocks.1'" in capsys.readouterr().err
+
+
+def test_prune_warns_where_nothing_was_removed(
+    saved_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["prune", str(saved_model), "-o", str(tmp_path / "small.pt2"), "--ratio", "0.3"]
+    assert run_cli([*command, "--round-to", "100"]) == 0
+    assert "nothing was removed at the ratio 0.3: --round-to kept every channel" in capsys.readouterr().err
+    assert run_cli(command) == 0
+    assert "nothing was removed" not in capsys.readouterr().err
