@@ -90,6 +90,11 @@ class DeviceLink:
         return dict(self._hello.get("runtimes", {}))
 
     @property
+    def agent_sha256(self) -> str:
+        """Of the agent that answers."""
+        return str(self._hello.get("sha256", ""))
+
+    @property
     def connected(self) -> bool:
         """False where the link broke and the device did not come back."""
         return self._client is not None
@@ -151,7 +156,7 @@ class DeviceLink:
             runtime=runtime,
             runtime_version=str(version),
             threads=self.policy.threads,
-            agent_sha256=str(self._hello.get("sha256", "")),
+            agent_sha256=self.agent_sha256,
             started_at=started_at,
             cores=tuple(timed.get("cores", ())),
         )
@@ -177,7 +182,7 @@ class DeviceLink:
             self._client = AgentClient(channel, self.target.name)
             with waiting(self.target.name, self._wait_s, self._progress) as on_wait:
                 self._hello = self._client.hello(_HELLO_S + self._wait_s, on_wait)
-            if self._hello.get("sha256") != agent_sha256():
+            if self.agent_sha256 != agent_sha256():
                 raise TargetError(f"{self.target.name}: the agent there is not the one sent", outcome="LOST")
             stack.pop_all()
 
