@@ -48,15 +48,18 @@ def verify_command(dense: Path, pruned: Path, trained: bool, json_output: bool) 
             {
                 "candidate": found.candidate.to_json(),
                 "relative_error": checked.relative_error,
+                "other_batch": checked.other_batch,
+                "other_batch_error": checked.other_batch_error,
                 "tolerance": checked.tolerance,
                 "dtype": checked.dtype,
                 "trained": list(found.trained),
             }
         )
         return
+    other = "" if checked.other_batch is None else f", {checked.other_batch_error:.2g} at batch {checked.other_batch},"
     click.echo(
         f"{pruned} is {dense} without what candidate {found.candidate.id} removes: relative difference "
-        f"{checked.relative_error:.2g} in {checked.dtype} (allowed: {checked.tolerance:.0e})"
+        f"{checked.relative_error:.2g}{other} in {checked.dtype} (allowed: {checked.tolerance:.0e})"
     )
     if found.trained:
         click.echo(f"its graph was checked; {len(found.trained)} of its weights have been trained")

@@ -48,7 +48,9 @@ def batched(example_inputs: tuple[Tensor, ...]) -> tuple[bool, ...]:
 
 def resized(example_inputs: tuple[Tensor, ...], batch: int) -> tuple[Tensor, ...]:
     """The example inputs at another batch size: rows repeated in turn, or cut off."""
+    from edgeprune.graph.batch import repeated
+
     return tuple(
-        tensor[[row % len(tensor) for row in range(batch)]] if carries and len(tensor) else tensor
+        repeated(tensor, batch) if carries and len(tensor) else tensor
         for tensor, carries in zip(example_inputs, batched(example_inputs), strict=True)
     )

@@ -40,7 +40,12 @@ def test_a_pair_is_proved_and_its_candidate_known(
     assert (found.candidate.id, found.trained) == (pruned.candidate.id, ())
     assert found.verification.relative_error < 1e-12
     assert run_cli(["verify", str(dense), str(small), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["candidate"]["dropped_blocks"] == ["blocks.1.mlp"]
+    told = json.loads(capsys.readouterr().out)
+    assert told["candidate"]["dropped_blocks"] == ["blocks.1.mlp"]
+    assert told["other_batch"] == found.verification.other_batch > 1
+    assert 0 < told["other_batch_error"] == found.verification.other_batch_error < 1e-12
+    assert run_cli(["verify", str(dense), str(small)]) == 0
+    assert f" at batch {told['other_batch']}, in float64" in capsys.readouterr().out
 
 
 def test_trained_weights_are_told_from_a_wrong_graph(
