@@ -117,7 +117,7 @@ class Encoder(nn.Module):
 class ViT(nn.Module):
     """A vision transformer (Dosovitskiy et al. 2021, arXiv:2010.11929) on patches of 4 x 4, with mean pooling."""
 
-    def __init__(self, width: int = 64, heads: int = 4, hidden: int = 192, depth: int = 4) -> None:
+    def __init__(self, width: int = 64, heads: int = 4, hidden: int = 256, depth: int = 4) -> None:
         super().__init__()
         self.patches = nn.Conv2d(1, width, 4, stride=4)
         self.positions = nn.Parameter(0.02 * torch.randn(1, 49, width))
@@ -167,7 +167,7 @@ class WideDSCNN(DSCNN):
 class SmallMnist:
     """The task: the first 6,000 training images, shifted by up to 2 pixels, and the first 3,000 test images."""
 
-    EPOCHS = 20
+    EPOCHS = 14
     BATCH = 64
 
     def __init__(self) -> None:
