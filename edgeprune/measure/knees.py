@@ -63,14 +63,15 @@ def refine(times: Mapping[int, float], *, noise: float = NOISE, most: int = 16) 
 def alignment(times: Mapping[int, float], noise: float = NOISE) -> int | None:
     """The largest multiple that widths can be rounded up to at no cost; 1 where even 2 costs, None where not known.
 
-    What is told must hold for every measured width whose rounded one is measured as well, at two multiples or more.
+    No cost: over all measured widths whose rounded one is measured too, at two multiples or more, rounding adds no more
+    than the noise on average, and nowhere twice the noise.
     """
     free = True
     for unit in _ALIGNMENTS:
-        pairs = [(width, -(-width // unit) * unit) for width in times if width % unit]
-        pairs = [(width, up) for width, up in pairs if up in times]
-        free = all(times[up] <= times[width] * (1 + noise) for width, up in pairs)
-        if free and len({up for _, up in pairs}) > 1:
+        rounded = {width: -(-width // unit) * unit for width in times if width % unit}
+        added = {width: max(0.0, times[up] / times[width] - 1) for width, up in rounded.items() if up in times}
+        free = not added or (max(added.values()) <= 2 * noise and sum(added.values()) <= noise * len(added))
+        if free and len({rounded[width] for width in added}) > 1:
             return unit
     return None if free else 1
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import signal
 import statistics
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -14,6 +19,7 @@ from torch import nn
 from edgeprune.agent.device.frames import OutcomeError
 from edgeprune.agent.device.profile import interquartile_mean, read_nodes
 from edgeprune.agent.device.runtimes import Runtime
+from edgeprune.agent.frames import FrameError, check
 from edgeprune.errors import TargetError
 from edgeprune.export.micro import micro_model
 from edgeprune.export.onnx import OnnxExporter
@@ -149,3 +155,74 @@ def test_passes_that_differ_are_not_stable() -> None:
     assert OperatorTiming(run_ns=100, medians_ns=(100, 110)).stable
     assert not OperatorTiming(run_ns=100, medians_ns=(100, 111)).stable
     assert (OperatorTiming(run_ns=100).ns, OperatorTiming(run_ns=100, kernel_ns=80).ns) == (100, 80)
+
+
+NODE = {"name": "a", "op_type": "Conv", "provider": "P", "ns": 5, "runs": 3, "inputs": [[1, 3]], "outputs": [[]]}
+TIMED = {"key": "conv", "number": 0, "p50_ns": 5, "p25_ns": 4, "runs": 3, "kernel_ns": 3}
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        {"type": "node", **NODE, "ns": 0},
+        {"type": "node", **NODE, "inputs": [["x"]]},
+        {"type": "node", **NODE, "name": None},
+        {"type": "timing", **TIMED, "p50_ns": -1},
+        {"type": "timing", **TIMED, "kernel_ns": "3"},
+        {"type": "timing", **TIMED, "key": "k" * 100_000},
+        {"type": "timing", "key": "conv", "number": 0},
+        {"type": "timing", "key": "conv", "number": 0, "error": 7},
+    ],
+)
+def test_figures_that_cannot_be_are_refused(frame: dict[str, object]) -> None:
+    check({"type": "node", **NODE})
+    check({"type": "timing", **TIMED})
+    check({"type": "timing", "key": "conv", "number": 0, "error": "no"})
+    with pytest.raises(FrameError):
+        check(frame)
+
+
+def test_a_worker_that_is_killed_is_an_outcome_and_the_session_goes_on(session: Session) -> None:
+    long = TimingPolicy(min_s=60.0, max_s=60.0, max_runs=10**9)
+
+    def kill() -> None:
+        for _ in range(600):
+            for child in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if "--worker" in child.cmdline() and child.cpu_times().user > 0.3:
+                        child.send_signal(signal.SIGSEGV)
+                        return
+            time.sleep(0.05)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(TargetError, match="SIGSEGV") as caught:
+        session.operators({CONV.key: micro_model(CONV)}, timing=long)
+    killer.join()
+    assert caught.value.outcome == "CRASHED"
+    assert session.connected
+    assert not [name for name in files(session) if name.startswith("operators")]
+    assert session.operators({CONV.key: micro_model(CONV)}, timing=TIMING)[CONV.key].error == ""
+
+
+def test_progress_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEPRUNE_LOCK", str(tmp_path / "lock"))
+    steps: list[tuple[str, int | None]] = []
+    done: list[tuple[int, str]] = []
+
+    class Seen:
+        @contextlib.contextmanager
+        def step(self, description: str, total: int | None = None) -> Iterator[Seen]:
+            steps.append((description, total))
+            yield self
+
+        def advance(self, amount: int = 1, note: str = "") -> None:
+            done.append((amount, note))
+
+        def say(self, message: str) -> None:
+            raise AssertionError(message)
+
+    with Session(LocalTarget(), DeviceProfile(name="bench"), policy=POLICY, progress=Seen()) as opened:
+        opened.operators({key: micro_model(CONV) for key in ("conv a", "conv b")}, timing=TIMING)
+    assert ("timing operators on local", 4) in steps
+    assert [entry for entry in done if entry[0]] == [(1, "conv")] * 4
