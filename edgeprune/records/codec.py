@@ -14,6 +14,7 @@ from edgeprune.errors import StorageError
 from edgeprune.records import candidate, measurement, result
 from edgeprune.records.budget import Budget, BudgetCheck, Limit, LimitCheck, State
 from edgeprune.records.candidate import Candidate
+from edgeprune.records.explanation import Explanation, Infeasibility, Reach
 from edgeprune.records.figures import Figure, Figures
 from edgeprune.records.measurement import Energy, Latency, Measurement, Memory, Modes, Outcome, Provenance, Window
 from edgeprune.records.result import Result
@@ -207,6 +208,7 @@ def _result_to_json(record: Result) -> dict[str, Any]:
         "seed": record.seed,
         "seconds": record.seconds,
         "provenance": dict(record.provenance),
+        "explanation": None if record.explanation is None else asdict(record.explanation),
     }
 
 
@@ -225,7 +227,17 @@ def _result_from_json(data: Mapping[str, Any]) -> Result:
         seconds=data["seconds"],
         provenance=dict(data["provenance"]),
         message=data["message"],
+        explanation=_explanation_from_json(data.get("explanation")),
     )
+
+
+def _explanation_from_json(data: Mapping[str, Any] | None) -> Explanation | None:
+    if data is None:
+        return None
+    why = data["infeasibility"]
+    if why is not None:
+        why = Infeasibility(**{**why, "reach": tuple(Reach(**reach) for reach in why["reach"])})
+    return Explanation(tuple(data["binding"]), tuple(data["unplanned"]), why)
 
 
 _READERS: dict[str, Callable[[Mapping[str, Any]], Record]] = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from edgeprune.records.budget import Budget, BudgetCheck
+from edgeprune.records.explanation import Explanation
 from edgeprune.records.trial import Trial
 
 __all__ = ["SCHEMA", "Result", "Status"]
@@ -24,6 +25,7 @@ class Result:
     `reachable` holds, per figure of a limit that was not met, the smallest value that any measured trial reached
     (for accuracy the highest of those within the device's limits), with that trial's number. `ruled_out` names the
     trials whose network the device could not run at all, and why.
+    `explanation` is what a strategy that plans has to say.
     """
 
     status: Status
@@ -39,6 +41,7 @@ class Result:
     seconds: float = 0.0
     provenance: Mapping[str, Any] = field(default_factory=dict)
     message: str = ""
+    explanation: Explanation | None = None
 
     @property
     def exit_code(self) -> int:

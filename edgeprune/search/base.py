@@ -12,10 +12,11 @@ from typing import Protocol, runtime_checkable
 
 from edgeprune.records.budget import Budget
 from edgeprune.records.candidate import Candidate
+from edgeprune.records.explanation import Explanation
 from edgeprune.records.trial import Stage, Trial
 from edgeprune.search.costs import CostModel
 
-__all__ = ["BlockSpace", "Evaluate", "GroupSpace", "Proposal", "SearchSpace", "Strategy"]
+__all__ = ["BlockSpace", "Evaluate", "Explains", "GroupSpace", "Proposal", "SearchSpace", "Strategy"]
 
 Evaluate = Callable[[Candidate, Stage, int], Trial]  # (candidate, stage, trial number) -> trial
 
@@ -99,6 +100,14 @@ class Strategy(Protocol):
 
     def tell(self, trial: Trial) -> None:
         """What became of a proposal. Called once per proposal, in the order of asking."""
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """What a strategy may offer besides: it knows more of its end than the trials tell."""
+
+    def explain(self) -> Explanation:
+        """What bound the search, what could not be planned for, why there is no solution; asked for at the end."""
 
 
 class StrategyFactory(Protocol):

@@ -98,20 +98,21 @@ def _reach(
     first, second = (None if found is None else found.value for found in (alone, together))
     if figure == LOSS:
         highest = [_accuracy(known, loss) for loss in (limit, first, second, wider)]
-        return Reach("accuracy", highest[0] or 0.0, highest[1], highest[2], *_best(known), relaxed=highest[3])
+        best, number = _best(known)
+        return Reach("accuracy", highest[0] or 0.0, highest[1], highest[2], best, number, highest[3])
     nearest = together or alone
-    built = () if nearest is None else _measured(known, figure, _candidate(known, nearest))
-    return Reach(figure, limit, first, second, *built, relaxed=wider)
+    value, number = (None, None) if nearest is None else _measured(known, figure, _candidate(known, nearest))
+    return Reach(figure, limit, first, second, value, number, wider)
 
 
-def _measured(known: Knowledge, figure: str, candidate: Candidate) -> tuple[float, int] | tuple[()]:
+def _measured(known: Knowledge, figure: str, candidate: Candidate) -> tuple[float, int] | tuple[None, None]:
     """The figure of the candidate's last measurement, and the trial's number."""
     for trial in reversed(known.trials):
         value = trial.figures.get(figure)
         same = trial.candidate.id == candidate.id and trial.stage.is_measured
         if same and value is not None and value.value is not None:
             return value.value, trial.number
-    return ()
+    return None, None
 
 
 def _accuracy(known: Knowledge, loss: float | None) -> float | None:

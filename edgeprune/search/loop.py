@@ -17,11 +17,12 @@ from edgeprune.errors import CannotMeasureError, DamagedError, EdgepruneError, S
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records.budget import Budget, BudgetCheck, LimitCheck, State
 from edgeprune.records.candidate import Candidate
+from edgeprune.records.explanation import Explanation
 from edgeprune.records.figures import format_figure
 from edgeprune.records.measurement import Outcome
 from edgeprune.records.result import Result, Status
 from edgeprune.records.trial import Job, Stage, Trial
-from edgeprune.search.base import Evaluate, Proposal, Strategy
+from edgeprune.search.base import Evaluate, Explains, Proposal, Strategy
 from edgeprune.search.journal import Journal
 from edgeprune.search.limits import check_trial, closest, reachable, ruled_out, unreadable
 
@@ -146,7 +147,7 @@ def search(
             f"the dense model: {error}", hint="once the cause is gone, go on with --resume"
         ) from error
 
-    def finished(status: Status, best: Trial | None, message: str) -> Result:
+    def finished(status: Status, best: Trial | None, message: str, explanation: Explanation | None = None) -> Result:
         check = None if best is None else check_trial(budget, best, dense.figures)
         missed = {} if status == "accepted" or check is None else reachable(budget, check, run.trials, dense.figures)
         return Result(
@@ -163,25 +164,44 @@ def search(
             seconds=sum(trial.seconds for trial in run.trials),
             provenance=dict(provenance or {}),
             message=message,
+            explanation=explanation,
         )
 
     blind = _blind_limits(budget, dense)
     if blind:
         return finished("unmeasurable", dense, _blind_message(blind, dense))
+    planner = make_strategy(dense)
     try:
-        capped = _drive(run, make_strategy(dense), limits.max_trials)
+        capped = _drive(run, planner, limits.max_trials)
     except _Unmeasurable as error:
         best = closest(budget, run.trials, dense.figures)
         return finished("unmeasurable", best, f"{error}; once the cause is gone, go on with --resume")
+    explanation = planner.explain() if isinstance(planner, Explains) else None
     accepted = _accepted(budget, run.trials, dense)
     if accepted is not None:
-        return finished("accepted", accepted, f"trial {accepted.number} meets every limit by measurement")
+        message = f"trial {accepted.number} meets every limit by measurement{_bound_by(explanation)}"
+        return finished("accepted", accepted, message, explanation)
     best = closest(budget, run.trials, dense.figures)
     result = finished("infeasible", best, "")
     message = _infeasible_message(result.check, result.reachable)
+    if explanation is not None and explanation.infeasibility is not None:
+        message += f" {_first_upper(str(explanation.infeasibility))}."
     if capped:
         message += f" The search stopped at max_trials = {limits.max_trials}; a higher one may find more."
-    return finished("infeasible", best, message)
+    return finished("infeasible", best, message, explanation)
+
+
+def _bound_by(explanation: Explanation | None) -> str:
+    """What stood in the way of more accuracy, and what nobody could plan for."""
+    if explanation is None:
+        return ""
+    bound = f"; what binds: {', '.join(explanation.binding)}" if explanation.binding else ""
+    blind = f"; held by measurement alone: {', '.join(explanation.unplanned)}" if explanation.unplanned else ""
+    return bound + blind
+
+
+def _first_upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _drive(run: _Search, strategy: Strategy, max_trials: int) -> bool:

@@ -67,7 +67,7 @@ class SimulatedNetwork:
             first = np.asarray(widths[0], dtype=np.float64) * (math.ceil(self.vector / vector) * vector)
             terms = [Term("layer0", "layer", (groups[0].name,), (groups[0].widths,), factor * first)]
             for index, (before, after) in enumerate(pairwise(groups)):
-                table = factor * np.outer(widths[index], widths[index + 1])
+                table = factor * np.outer(widths[index], widths[index + 1]).astype(np.float64)
                 terms.append(Term(after.name, "layer", (before.name, after.name), (before.widths, after.widths), table))
             return MetricModel(figure, tuple(terms), offset=offset)
 
