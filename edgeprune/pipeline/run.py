@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -24,15 +24,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune import atomic, registry
-from edgeprune.errors import StorageError, UsageError
+from edgeprune.errors import StorageError
 from edgeprune.measure.pool import Pool
 from edgeprune.measure.sentinel import Sentinel
-from edgeprune.measure.session import Session
 from edgeprune.pipeline import baseline
-from edgeprune.pipeline.building import Builder
 from edgeprune.pipeline.devices import open_devices, pool_facts
 from edgeprune.pipeline.executors.base import Executor, ExecutorFactory, Plan
 from edgeprune.pipeline.planning import planned_space
+from edgeprune.pipeline.prepared import device_facts, measured_on, prepare
 from edgeprune.pipeline.run_checks import (
     check_same_device,
     check_same_task,
@@ -40,13 +39,11 @@ from edgeprune.pipeline.run_checks import (
     effective_budget,
     run_settings,
 )
-from edgeprune.pipeline.space import importance_scores, search_space
 from edgeprune.pipeline.trials import Trials, trial_folder
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records import codec
 from edgeprune.records.budget import Budget
 from edgeprune.records.profile import load_profile
-from edgeprune.records.profile_match import differences
 from edgeprune.records.project import Project
 from edgeprune.records.result import Result
 from edgeprune.search.base import Strategy, StrategyFactory
@@ -78,8 +75,6 @@ def run(
     Writes the folder described above; a run that was stopped goes on with `resume`. Infeasible and unmeasurable are
     results. Raises UsageError and its kinds, CannotMeasureError and its kinds, ParityError, VerificationError.
     """
-    from edgeprune.graph.capture import capture
-
     run_dir = run_dir.absolute()
     check_settings(project, run_dir, resume=resume)
     profile = load_profile(project.device.profile)
@@ -93,43 +88,22 @@ def run(
         example_inputs = task.example_inputs()
         inputs = _inputs(project, budget, task, model)
         journal = stack.enter_context(Journal.open(run_dir, inputs, resume=resume))
-        device = _device(session)
+        device = device_facts(session)
         check_same_device(journal, device)
         if isinstance(devices, Pool) and journal.trials:
             devices.known(journal.trials[0].details.get("pool", {}).get("devices", {}))
-        with progress.step("capturing the model"):
-            captured = capture(model, example_inputs)
-        baseline.check_capture(model, captured)
-        if not captured.groups:
-            raise UsageError(
-                "nothing in this model can be pruned: " + (captured.frozen[0].frozen or "" if captured.frozen else ""),
-                hint="`edgeprune prune --groups` shows why each group is frozen",
-            )
-        scores = importance_scores(
-            captured,
+        prepared = prepare(
+            project,
+            profile,
             task,
-            run_dir / "importance.json",
-            name=project.search.importance,
-            seed=project.search.seed,
+            model=model,
+            example_inputs=example_inputs,
+            folder=run_dir,
+            device=device,
             reuse=bool(journal.trials),  # no candidate was chosen before the first trial
             progress=progress,
         )
-        space = search_space(
-            captured,
-            scores,
-            round_to=project.search.round_to or profile.alignment,
-            min_width=project.search.min_width,
-            ignored=project.search.ignored,
-        )
-        builder = Builder(
-            captured,
-            task,
-            project.recovery,
-            format=project.export.format,
-            seed=project.search.seed,
-            device=device,
-            progress=progress,
-        )
+        captured, builder = prepared.captured, prepared.builder
         executor = _executor(project, task, model, journal, progress)
         evaluate = Trials(builder, devices, run_dir, progress, Sentinel(), executor)
         if executor is not None:
@@ -139,12 +113,12 @@ def run(
         def make_strategy(dense: Trial) -> Strategy:
             for warning in baseline.warnings(task, model, dense, budget):
                 progress.say(f"warning: {warning}")
-            known = space
+            known = prepared.space
             if getattr(strategy, "plans", False):
                 known = planned_space(
                     captured,
                     task,
-                    space,
+                    known,
                     budget=budget,
                     dense=dense.figures,
                     session=session,
@@ -166,7 +140,7 @@ def run(
             provenance={
                 "inputs": inputs,
                 "machine": dict(session.machine),
-                "measured_on": {**_measured_on(session, device), **pool_facts(devices, project)},
+                "measured_on": {**measured_on(session), **pool_facts(devices, project)},
                 "groups": len(captured.groups),
             },
             progress=progress,
@@ -213,29 +187,6 @@ def _inputs(project: Project, budget: Budget, task: CheckedTask, model: nn.Modul
         "task": {"name": project.task, "trainable": task.trainable},
         "model": baseline.fingerprint(model),
         "versions": {name: version(name) for name in ("edgeprune", "torch", "onnx", "onnxruntime")},
-    }
-
-
-def _device(session: Session) -> dict[str, Any]:
-    """What of the device must stay the same for its measurements to compare."""
-    machine = session.machine
-    return {
-        **{name: machine.get(name) for name in ("board", "cpu", "cpus", "arch")},
-        "runtime": session.policy.runtime,
-        "runtime_version": (session.runtimes.get(session.policy.runtime) or {}).get("version"),
-    }
-
-
-def _measured_on(session: Session, device: Mapping[str, Any]) -> dict[str, Any]:
-    """What the figures of a result are of."""
-    return {
-        "target": session.target.name,
-        "profile": session.profile.name,
-        **device,
-        "memory_bytes": session.machine.get("memory_bytes"),
-        "threads": session.policy.threads,
-        "cores": session.policy.cores if session.policy.cores == "big" else list(session.policy.cores),
-        "differences": list(differences(session.profile, session.machine)),
     }
 
 
