@@ -27,7 +27,7 @@ from edgeprune.records.operators import (
     OperatorTiming,
 )
 from edgeprune.search.base import SearchSpace
-from edgeprune.search.costs import MetricModel, Term
+from edgeprune.search.costs import MetricModel, Sum, Term
 
 if TYPE_CHECKING:
     from edgeprune.graph.captured import Captured
@@ -36,12 +36,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Layer", "latency_terms", "layers", "memory_model", "signature_of", "size_model", "wanted"]
 
+_MOST_SUMS = 40  # values of a width that several groups add up to
 _MOST_PER_AXIS = 8  # widths of a group at which an operator of two groups is timed; between them it is interpolated
 _MS_PER_NS = 1e-6
 _MS_PER_ELEMENT = 2e-7  # of what is no contraction, to start with: about a cache's bandwidth
 _MS_PER_CALL = 1e-3  # of a kernel's call, to start with
-# Kinds that do not count in the beginning: what whole models say of them decides.
-START_WEIGHTS: Mapping[str, float] = {}
 _ALIGNMENTS = (4, 8, 16, 32)  # of channels; a runtime may convert layouts where a width is no multiple
 _CONTRACTIONS = frozenset(
     {"conv", "depthwise", "grouped", "conv_transpose", "linear", "matmul", "attention"}
@@ -63,17 +62,25 @@ class Layer:
 
 
 def layers(shapes: Iterable[OperatorShape], space: SearchSpace) -> tuple[Layer, ...]:
-    """What is to be timed: no operators of more than two groups, and none that no micro model is made of."""
-    widths = {group.name: group.widths for group in space.groups}
+    """What is to be timed: no operators of more than two groups, and none that no micro model is made of.
+
+    A width that several groups add up to counts as one, where it has not too many values; otherwise the operator is
+    taken apart.
+    """
+    axes = _Axes(space)
     found = []
     for shape in shapes:
         if shape.folded or shape.fused or shape.kind not in _CONTRACTIONS:
             continue
+        whole = _summed(shape, axes)
+        if whole is not None:
+            found.append(whole)
+            continue
         for number, part in enumerate(shape.parts()):
-            groups = tuple(group for group in part.groups if group in widths)
+            groups = tuple(group for group in part.groups if group in axes.widths)
             if len(groups) > 2:
                 continue
-            grid = tuple(_spread(widths[group], _MOST_PER_AXIS if len(groups) > 1 else 16) for group in groups)
+            grid = tuple(_spread(axes.widths[group], _per_axis(groups)) for group in groups)
             signatures = {
                 place: signature
                 for place in product(*grid)
@@ -83,6 +90,61 @@ def layers(shapes: Iterable[OperatorShape], space: SearchSpace) -> tuple[Layer, 
                 name = shape.node if number == 0 else f"{shape.node}:{number + 1}"
                 found.append(Layer(name, shape.kind, groups, grid, signatures, shape.blocks))
     return tuple(found)
+
+
+def _summed(shape: OperatorShape, axes: _Axes) -> Layer | None:
+    """The operator over the sums that its channels are; None where no channels are a sum, or have too many values."""
+    if shape.kind not in ("conv", "conv_transpose", "linear"):
+        return None
+    sizes = [shape.dims["inputs"], shape.dims["outputs"]]
+    if all(len(axes.of(size)) < 2 for size in sizes):
+        return None
+    sums = [axes.sum(size) for size in sizes]
+    if any(total is None for total in sums) or {*shape.groups} - {g for size in sizes for g in size.groups}:
+        return None
+    base = signature_of(shape.at())
+    names = tuple(total.name for total in sums if total is not None and total.parts)
+    grid = tuple(_spread(total.widths, _per_axis(names)) for total in sums if total is not None and total.parts)
+    fixed = [None if total is None or total.parts else total.constant for total in sums]
+    signatures: dict[tuple[int, ...], OperatorSignature] = {}
+    for place in product(*grid):
+        left = iter(place)
+        given, made = (next(left) if value is None else value for value in fixed)
+        if isinstance(base, ConvSignature):
+            signatures[place] = replace(base, in_channels=given, out_channels=made)
+        elif isinstance(base, LinearSignature):
+            signatures[place] = replace(base, in_features=given, out_features=made)
+        else:
+            return None
+    return Layer(shape.node, shape.kind, names, grid, signatures, shape.blocks)
+
+
+class _Axes:
+    """The widths that terms may be tables over: of groups, and of sums of groups."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.widths = {group.name: group.widths for group in space.groups}
+        self.sums: dict[str, Sum] = {}
+
+    def of(self, size: Size) -> tuple[str, ...]:
+        """The groups of the search that a size depends on."""
+        return tuple(group for group in size.groups if group in self.widths)
+
+    def sum(self, size: Size) -> Sum | None:
+        """The size as a sum of groups (of one group, or none, too); None where it is no sum of whole numbers."""
+        if not size.exact or any(len(groups) > 1 or int(value) != value for groups, value in size.terms):
+            return None
+        parts, constant = [], 0
+        for groups, value in size.terms:
+            if groups and groups[0] in self.widths:
+                parts.append((groups[0], int(value), self.widths[groups[0]]))
+            else:  # a constant, or a group that stays dense
+                constant += int(value) * (size.units[groups[0]] if groups else 1)
+        name = " + ".join([f"{each} {group}" for group, each, _ in parts] + [str(constant)])
+        total = Sum(name, tuple(parts), constant)
+        if len(total.widths) > _MOST_SUMS:
+            return None
+        return self.sums.setdefault(name, total)
 
 
 def wanted(found: Iterable[Layer]) -> tuple[OperatorSignature, ...]:
@@ -95,12 +157,17 @@ def latency_terms(
     found: Sequence[Layer],
     timings: Mapping[str, OperatorTiming],
     space: SearchSpace,
-) -> tuple[Term, ...]:
-    """The terms of a latency in ms, to be weighted per kind. `timings` are by the key of the signature.
+) -> tuple[tuple[Term, ...], tuple[Sum, ...]]:
+    """The terms of a latency in ms, to be weighted per kind, and the sums that they name.
 
-    A layer whose timing failed somewhere is left to its elements, as what is no contraction.
+    `timings` are by the key of the signature. A layer whose timing failed somewhere is left to its elements, as what
+    is no contraction.
     """
-    widths = {group.name: group.widths for group in space.groups}
+    axes = _Axes(space)
+    widths = axes.widths
+    for shape in shapes:  # the sums that `layers` made of these
+        for size in shape.dims.values():
+            axes.sum(size)
     terms: list[Term] = []
     timed: set[str] = set()
     for layer in found:
@@ -110,18 +177,19 @@ def latency_terms(
         timed.add(layer.name.partition(":")[0])
         values = np.array([timing.ns for timing in known], dtype=np.float64) * _MS_PER_NS  # type: ignore[union-attr]
         coarse = values.reshape([len(axis) for axis in layer.grid])
-        axes = tuple(widths[group] for group in layer.groups)
-        table = _interpolated(coarse, layer.grid, axes)
-        terms.append(Term(layer.name, layer.kind, layer.groups, axes, table, layer.blocks))
+        wished = tuple(axes.sums[name].widths if name in axes.sums else widths[name] for name in layer.groups)
+        table = _interpolated(coarse, layer.grid, wished)
+        terms.append(Term(layer.name, layer.kind, layer.groups, wished, table, layer.blocks))
     for shape in shapes:
         if shape.folded or shape.fused:
             continue
         if shape.node not in timed:
             terms.extend(_elements(shape, widths))
         if shape.kind in _CONTRACTIONS and "outputs" in shape.dims:
-            terms.extend(_misaligned(shape, widths))
+            terms.extend(_misaligned(shape, axes))
     terms.extend(_calls(shapes))
-    return tuple(terms)
+    named = {name for term in terms for name in term.groups}
+    return tuple(terms), tuple(total for name, total in axes.sums.items() if name in named)
 
 
 def size_model(shapes: Sequence[OperatorShape], space: SearchSpace, dense_bytes: float) -> MetricModel:
@@ -168,6 +236,10 @@ def signature_of(concrete: Concrete) -> OperatorSignature | None:
     return None
 
 
+def _per_axis(groups: Sequence[str]) -> int:
+    return _MOST_PER_AXIS if len(groups) > 1 else 2 * _MOST_PER_AXIS
+
+
 def _spread(widths: tuple[int, ...], most: int) -> tuple[int, ...]:
     """At most so many of the widths, evenly, both ends among them."""
     if len(widths) <= most:
@@ -196,19 +268,18 @@ def _elements(shape: OperatorShape, widths: Mapping[str, tuple[int, ...]]) -> It
             yield from _table(name, shape.kind, piece, widths, each=_MS_PER_ELEMENT, blocks=shape.blocks)
 
 
-def _misaligned(shape: OperatorShape, widths: Mapping[str, tuple[int, ...]]) -> Iterator[Term]:
-    """The elements that the operator writes where its width is no multiple of an alignment; counts from weight 0."""
-    channels = shape.dims["outputs"]
-    groups = channels.groups
-    if len(groups) != 1 or groups[0] not in widths:
+def _misaligned(shape: OperatorShape, axes: _Axes) -> Iterator[Term]:
+    """The elements that the operator writes where its width is no multiple of an alignment."""
+    total = axes.sum(shape.dims["outputs"])
+    if total is None or not total.parts or set(axes.of(shape.elements)) != {part[0] for part in total.parts}:
         return
-    options = widths[groups[0]]
+    dense = shape.elements.at() / total.widths[-1]
     for alignment in _ALIGNMENTS:
-        odd = [channels.at({groups[0]: width}) % alignment != 0 for width in options]
+        odd = [width % alignment != 0 for width in total.widths]
         if any(odd):
-            elements = np.array([shape.elements.at({groups[0]: width}) for width in options], dtype=np.float64)
-            table = np.where(odd, elements, 0.0) * _MS_PER_ELEMENT
-            yield Term(f"{shape.node}:{alignment}", f"misaligned{alignment}", groups, (options,), table, shape.blocks)
+            table = np.where(odd, dense * np.asarray(total.widths, dtype=np.float64), 0.0) * _MS_PER_ELEMENT
+            name, kind = f"{shape.node}:{alignment}", f"misaligned{alignment}"
+            yield Term(name, kind, (total.name,), (total.widths,), table, shape.blocks)
 
 
 def _calls(shapes: Iterable[OperatorShape]) -> Iterator[Term]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,11 +55,11 @@ def cost_model(
     timed = sorted(figure for figure in figures if figure == "energy" or figure.startswith("latency."))
     if timed:
         found = cost_terms.layers(shapes, space)
-        terms = cost_terms.latency_terms(shapes, found, time_operators(cost_terms.wanted(found)), space)
+        terms, sums = cost_terms.latency_terms(shapes, found, time_operators(cost_terms.wanted(found)), space)
         for figure in timed:
             value = dense[figure].value if figure in dense else None
             if value is not None:
-                metrics[figure] = _scaled(MetricModel(figure, terms), value)
+                metrics[figure] = _scaled(MetricModel(figure, terms, sums=sums), value)
     memory = dense.get("peak_memory")
     if "peak_memory" in figures and memory is not None and memory.value is not None:
         metrics["peak_memory"] = cost_terms.memory_model(captured, shapes, space, memory.value)
@@ -93,10 +94,7 @@ def _scaled(metric: MetricModel, dense: float) -> MetricModel:
     """All weights by the same factor, so that the dense model is predicted as it was measured."""
     predicted = metric.predict(Candidate())
     factor = dense / predicted if predicted > 0 else 1.0
-    weights = {
-        kind: cost_terms.START_WEIGHTS.get(kind, 1.0) * factor for kind in sorted({t.kind for t in metric.terms})
-    }
-    return MetricModel(metric.figure, metric.terms, metric.steps, weights)
+    return replace(metric, weights=dict.fromkeys(sorted({term.kind for term in metric.terms}), factor))
 
 
 def _read(path: Path) -> dict[str, OperatorTiming]:

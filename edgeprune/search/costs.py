@@ -6,7 +6,7 @@ groups that it depends on. How the tables came about (measured on the device, co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,16 +14,45 @@ from numpy.typing import NDArray
 
 from edgeprune.records.candidate import Candidate
 
-__all__ = ["CostModel", "MetricModel", "Term"]
+__all__ = ["CostModel", "MetricModel", "Sum", "Term"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """A width that several groups add up to, as behind a concatenation; terms name it as they name a group.
+
+    `parts` are (group, how much each of its units counts, its allowed widths in units, ascending, the last one dense).
+    """
+
+    name: str
+    parts: tuple[tuple[str, int, tuple[int, ...]], ...]
+    constant: int = 0
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """All that it can be, ascending; the last one is dense."""
+        return self.reachable({group: widths for group, _, widths in self.parts})
+
+    def reachable(self, widths: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
+        """All that it can be where the groups have these widths."""
+        totals = {self.constant}
+        for group, each, _ in self.parts:
+            totals = {total + each * width for total in totals for width in widths[group]}
+        return tuple(sorted(totals))
+
+    def at(self, kept: Mapping[str, int]) -> int:
+        """What it is at so many kept units per group (dense where not named)."""
+        return self.constant + sum(each * kept.get(group, widths[-1]) for group, each, widths in self.parts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Term:
     """One operator's (or tensor's) cost, in the unit of its metric.
 
-    `table` has one axis per group in `groups` (none, one or two): entry [k, l] is the cost where the first group has
-    its k-th allowed width and the second its l-th, `widths` (units, ascending, the last one dense). The cost vanishes
-    where any of `blocks` is dropped. `kind` is the class of operators that is recalibrated together.
+    `table` has one axis per group (or sum of groups) in `groups` (none, one or two): entry [k, l] is the cost where
+    the first has its k-th allowed width and the second its l-th, `widths` (units of a group; ascending, the last one
+    dense). The cost vanishes where any of `blocks` is dropped. `kind` is the class of operators that is recalibrated
+    together.
     """
 
     name: str
@@ -64,10 +93,12 @@ class MetricModel:
     weights: Mapping[str, float] = field(default_factory=dict)
     offset: float = 0.0
     margin: float = 0.0
+    sums: tuple[Sum, ...] = ()  # that terms name
 
     def by_kind(self, candidate: Candidate) -> dict[str, float]:
         """Per kind of term the sum before it is weighted; of the steps, that of the largest one."""
-        kept = {group: len(units) for group, units in candidate.kept.items()}
+        units = {group: len(units) for group, units in candidate.kept.items()}
+        kept = units | {each.name: each.at(units) for each in self.sums}
         dropped = frozenset(candidate.dropped_blocks)
 
         def sums(terms: tuple[Term, ...]) -> dict[str, float]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.search.base import GroupSpace
-from edgeprune.search.costs import MetricModel, Term
+from edgeprune.search.costs import MetricModel, Sum, Term
 from edgeprune.search.problem import Problem, losses
 
 __all__ = ["Options"]
@@ -23,6 +23,7 @@ class Options:
     groups: Mapping[str, GroupSpace]
     kept: Mapping[str, NDArray[np.int64]]
     terms: tuple[Term, ...]
+    sums: Mapping[str, Sum]
 
     @classmethod
     def of(cls, problem: Problem) -> Options:
@@ -38,12 +39,21 @@ class Options:
                     if name in groups:
                         rows = np.moveaxis(term.table, axis, 0)
                         slices[name].append(rows.reshape(rows.shape[0], -1))
+        named = {name for term, _ in terms for name in term.groups}
+        sums = {each.name: each for metric in metrics for each in metric.sums if each.name in named}
+        added = {group for each in sums.values() for group, _, _ in each.parts}  # what they cost is not in `slices`
         inner = {name for block in problem.space.blocks for name in block.groups}
-        kept = {name: _undominated(group, slices[name], name in inner) for name, group in groups.items()}
-        return cls(groups, kept, tuple(term for term, _ in terms))
+        kept = {
+            name: np.arange(len(group.widths)) if name in added else _undominated(group, slices[name], name in inner)
+            for name, group in groups.items()
+        }
+        return cls(groups, kept, tuple(term for term, _ in terms), sums)
 
     def widths(self, name: str) -> tuple[int, ...]:
-        """The widths that are left."""
+        """The widths that are left of a group, or that a sum can still have."""
+        if name in self.sums:
+            parts = self.sums[name].parts
+            return self.sums[name].reachable({group: self.widths(group) for group, _, _ in parts})
         return tuple(self.groups[name].widths[index] for index in self.kept[name])
 
     def place(self, name: str, width: int) -> int | None:

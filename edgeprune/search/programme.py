@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune.search.costs import MetricModel, Term
+from edgeprune.search.costs import MetricModel, Sum, Term
 from edgeprune.search.options import Options
 from edgeprune.search.problem import Choice, Problem, losses
 
@@ -74,6 +74,9 @@ class Programme:
         for name, columns in self.x.items():
             self._sums_to(columns, self._inside[name])
         self._pin_dense()
+        for total in options.sums.values():
+            self._inside[total.name] = self._inside[total.parts[0][0]]
+            self.x[total.name] = self._added(total)
 
     def variable(self, *, integral: bool = False, low: float = 0.0, upper: float = 1.0) -> int:
         """A new column, from `low` to `upper`."""
@@ -150,8 +153,8 @@ class Programme:
         dropped = frozenset(name for name, column in self._keep.items() if solution[column] < 0.5)
         gone = {group for block in self.problem.space.blocks if block.name in dropped for group in block.groups}
         widths = {
-            name: self.options.widths(name)[int(np.argmax(solution[columns]))]
-            for name, columns in self.x.items()
+            name: self.options.widths(name)[int(np.argmax(solution[self.x[name]]))]
+            for name in self.options.groups
             if name not in gone
         }
         return Choice(widths, dropped)
@@ -168,10 +171,37 @@ class Programme:
             for name in block.groups:
                 if name in inside:
                     inside[name].add(block.name)
+        sums = self.options.sums
         for term in self.options.terms:
             for name in term.groups:
-                inside[name] &= set(term.blocks)
+                for group in [part[0] for part in sums[name].parts] if name in sums else [name]:
+                    inside[group] &= set(term.blocks)
+        for _ in sums:  # groups that add up are gone together, or not at all; sums may share some
+            for total in sums.values():
+                common = set.intersection(*(inside[group] for group, _, _ in total.parts))
+                for group, _, _ in total.parts:
+                    inside[group] = common.copy()
         return {name: frozenset(blocks) for name, blocks in inside.items()}
+
+    def _added(self, total: Sum) -> Columns:
+        """The one-hot of a sum, from those of its groups: integral wherever they are."""
+        columns, values = np.zeros(0, dtype=np.int64), np.asarray([total.constant])
+        for group, each, _ in total.parts:
+            theirs, more = self.x[group], each * np.asarray(self.options.widths(group))
+            if not columns.size:
+                columns, values = theirs, values + more
+                continue
+            z = self.variables(columns.size * theirs.size).reshape(columns.size, theirs.size)
+            for axis, whole in enumerate((columns, theirs)):
+                for line, column in zip(np.moveaxis(z, axis, 0), whole, strict=True):
+                    self.row(np.append(line, column), np.append(np.ones(line.size), -1.0), 0.0, 0.0)
+            sums = values[:, None] + more[None, :]
+            values = np.unique(sums)
+            columns = self.variables(values.size)
+            for column, value in zip(columns, values, strict=True):
+                line = z[sums == value]
+                self.row(np.append(line, column), np.append(np.ones(line.size), -1.0), 0.0, 0.0)
+        return columns
 
     def _pin_dense(self) -> None:
         """A group in a dropped block is left at its full width, where it is not gone with the block."""
@@ -225,7 +255,7 @@ class Programme:
         key = (gate, groups)
         if key in self._products:
             return self._products[key]
-        shape = tuple(len(self.options.kept[name]) for name in groups)
+        shape = tuple(self.x[name].size for name in groups)
         z = self._products[key] = self.variables(int(np.prod(shape))).reshape(shape)
         for axis, name in enumerate(groups):
             whole = gate == self._inside[name]

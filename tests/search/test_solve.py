@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from edgeprune.search.base import BlockSpace, GroupSpace, SearchSpace
-from edgeprune.search.costs import CostModel, MetricModel, Term
+from edgeprune.search.costs import CostModel, MetricModel, Sum, Term
 from edgeprune.search.options import Options
 from edgeprune.search.problem import Choice, Infeasible, Problem, Solution
 from edgeprune.search.solve import solve
@@ -135,3 +137,41 @@ def test_a_group_of_a_dropped_block_that_costs_outside_of_it_stays_dense() -> No
     assert found.choice.dropped == {"a"}
     assert found.value == pytest.approx(2.0)
     assert CostModel(metrics).predict(space.candidate(found.choice.widths, found.choice.dropped))["size"] == 2.0
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_cost_over_a_sum_of_groups_is_exact(seed: int, blocks: int) -> None:
+    random = np.random.default_rng(seed)
+    space = small_space(random, blocks=blocks)
+    assert space.costs is not None
+    widths = {group.name: group.widths for group in space.groups}
+    two = Sum("g0+2g1+3", (("g0", 1, widths["g0"]), ("g1", 2, widths["g1"])), 3)
+    three = Sum("g1+g2+g3", tuple((f"g{i}", 1, widths[f"g{i}"]) for i in (1, 2, 3)))
+    latency = space.costs.metrics["latency.p50"]
+    stairs = (  # no sum of tables per group could say this
+        Term("stairs", "sum", ("g0+2g1+3",), (two.widths,), random.permutation(len(two.widths)).astype(np.float64)),
+        Term("product", "sum", ("g1+g2+g3", "g0"), (three.widths, widths["g0"]),
+             random.random((len(three.widths), len(widths["g0"]))) * 2),
+    )  # fmt: skip
+    metric = replace(latency, terms=(*latency.terms, *stairs), sums=(two, three))
+    metrics = {**space.costs.metrics, "latency.p50": metric}
+    space = replace(space, costs=CostModel(metrics))
+    limit = 0.5 * metric.predict(space.candidate({}))
+    for posed in (
+        Problem(space, metrics, {"latency.p50": limit}, "loss"),
+        Problem(space, metrics, {}, "latency.p50"),
+    ):
+        found = solve(posed, gap=0.0)
+        wanted = best(posed)
+        assert isinstance(found, Solution) == (wanted is not None)
+        if isinstance(found, Solution):
+            assert found.value == pytest.approx(wanted, rel=1e-6)
+            assert value(posed, "latency.p50", found.choice) <= posed.limits.get("latency.p50", np.inf) * (1 + 1e-6)
+
+
+def test_what_a_sum_can_be() -> None:
+    total = Sum("s", (("a", 1, (8, 16)), ("b", 2, (4, 8))), 10)
+    assert total.widths == (26, 34, 42)
+    assert total.at({"a": 8}) == 34
+    assert total.at({}) == total.widths[-1]
