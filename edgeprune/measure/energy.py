@@ -117,6 +117,7 @@ def energy(trace: Trace, phases: Mapping[str, Any], sensor: PowerSensor, policy:
             raise NotMeasuredError(f"{sensor.name}: {_WHEN[name]}: {reason}{_failures(trace.failed)}")
     _check_failures(trace, sensor)
     _check_stuck(times, values, trace.quantity, windows, sensor)
+    _check_updates(times, values, windows["load"], sensor, policy)
 
     def power(begin: float, end: float) -> float:
         return integrate(times, values, trace.quantity, begin, end) / (end - begin)
@@ -228,6 +229,32 @@ def _check_stuck(
     share = max(share, 1 / same.size)
     if share < 1 and same.size * share**longest < _CHANCE:
         raise NotMeasuredError(_stuck(sensor, values[start], last - first, quantity, "unlike the rest of the time"))
+
+
+def _check_updates(
+    times: Array, values: Array, window: tuple[float, float], sensor: PowerSensor, policy: MeasurementPolicy
+) -> None:
+    """Refuse a sensor that is read faster than it renews its value: the readings between say nothing new.
+
+    A coarse sensor repeats itself as well, but also changes soon again, now and then; a slow one never does. So the
+    short gaps between changes, a fifth aside, are compared with how many there would be between changes at random.
+    """
+    changes = np.flatnonzero(np.diff(values) != 0)
+    if changes.size < 2:
+        return
+    from scipy import special
+
+    gaps = np.sort(np.diff(changes))
+    aside = gaps.size // 5
+    shorter = 1 - (1 - changes.size / (values.size - 1)) ** float(gaps[aside] - 1)
+    chance = float(special.bdtr(aside, gaps.size, shorter))
+    interval_s = float(np.median(np.diff(times[1:][changes])))
+    updates = int((window[1] - window[0]) / interval_s)
+    if chance < _CHANCE and updates < policy.energy_min_samples:
+        raise NotMeasuredError(
+            f"{sensor.name}: it renews its value only every {interval_s:.2g} s: {updates} values under load, at least "
+            f"{policy.energy_min_samples} are needed: raise energy_min_time in the measurement policy"
+        )
 
 
 def _stuck(sensor: PowerSensor, value: float, seconds: float, quantity: str, how: str) -> str:

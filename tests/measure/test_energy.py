@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeprune.agent.device.energy import Sampler
+from edgeprune.agent.device.sensors import open_sensor
 from edgeprune.measure.energy import NotMeasuredError, Trace, add_up, energy, integrate
 from edgeprune.measure.energy_run import EnergyRun
 from edgeprune.measure.meters import CommandMeter, CsvMeter, MeterError, device_times
@@ -87,6 +89,31 @@ def test_a_whole_measurement(tmp_path: Path, model: Artifact) -> None:
     assert again.energy == found.energy
     budget = Budget.parse({"energy": f"{2 * found.energy.net_mj:.9f}mJ"})
     assert budget.check(figures_of(found, model, None), {}).state is State.MET
+
+
+def test_a_sensor_that_is_slower_than_its_readings_is_refused(tmp_path: Path, model: Artifact) -> None:
+    """A new value each 0.2 s, read each 0.05 s: 13 values are no 20."""
+    if missing := sysfs_missing():
+        pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
+    power = "2e6 + 3e6 * busy + 0.02e6 * math.sin(math.floor(t / 0.2))"
+    files = {INA + "name": "'ina226'", INA + "power1_input": power}
+    with Sysfs(tmp_path / "root", files) as sysfs:
+        found = measure(sysfs.root, model, energy_min_s=2.5, energy_min_samples=20)
+    assert (found.outcome, found.energy) == (Outcome.OK, None)
+    assert found.missing["energy"].startswith("ina226: it renews its value only every 0.")
+    assert found.missing["energy"].endswith("at least 20 are needed: raise energy_min_time in the measurement policy")
+
+
+def test_a_sensor_that_tells_its_update_interval_is_read_as_often(tmp_path: Path) -> None:
+    chip = tmp_path / INA
+    chip.mkdir(parents=True)
+    for name, text in {"name": "ina226", "power1_input": "2000000", "update_interval": "140"}.items():
+        (chip / name).write_text(text + "\n")
+    spec = {"name": "ina226", "kind": "hwmon", "rails": [], "source": ""}
+    assert Sampler(open_sensor(spec, tmp_path), 0.05).interval_s == 0.14
+    assert Sampler(open_sensor(spec, tmp_path), 0.5).interval_s == 0.5
+    (chip / "update_interval").unlink()
+    assert Sampler(open_sensor(spec, tmp_path), 0.05).interval_s == 0.05
 
 
 def test_no_sensor_is_a_reason_and_no_failure(tmp_path: Path, model: Artifact) -> None:
@@ -185,6 +212,15 @@ def test_a_coarse_sensor_is_not_taken_for_stuck() -> None:
     random = np.random.default_rng(0)
     noisy = trace(lambda t: round((step(t) + random.normal(0, 0.02)) / 0.04) * 0.04)
     assert energy(noisy, PHASES, SENSOR, FULL).net_mj == pytest.approx(60, rel=0.01)
+
+
+@pytest.mark.parametrize("period_s", [0.2, 0.25, 1.0])
+def test_repeated_readings_of_a_slow_sensor_do_not_count(period_s: float) -> None:
+    slow = trace(lambda t: step(np.floor(t / period_s + 1e-6) * period_s))
+    with pytest.raises(NotMeasuredError, match=r"renews its value only every \S+ s: \d+ values under load"):
+        energy(slow, PHASES, SENSOR, FULL)
+    few = dataclasses.replace(FULL, energy_min_samples=10)
+    assert energy(slow, PHASES, SENSOR, few).net_mj == pytest.approx(60, rel=0.01)
 
 
 def test_gaps_and_failures_are_refused() -> None:

@@ -111,7 +111,9 @@ def open_chip(spec: "dict[str, Any]", root: Path) -> Sensor:
         )
         raise SensorError("{} the rails {}; found are: {}".format(how, ", ".join(wanted), names))
     readers = [known[fitting[0]][name] for name in wanted]
-    return Sensor("power", wanted, lambda: [read() for read in readers])
+    interval = read_text(fitting[0] / "update_interval")  # ms (Linux, Documentation/hwmon/sysfs-interface.rst)
+    interval_s = int(interval) / 1e3 if interval.isdigit() else 0.0
+    return Sensor("power", wanted, lambda: [read() for read in readers], interval_s)
 
 
 def open_powercap(spec: "dict[str, Any]", root: Path) -> Sensor:
