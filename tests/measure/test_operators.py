@@ -29,6 +29,8 @@ from edgeprune.records.measurement import Outcome
 from edgeprune.records.operators import ConvSignature, LinearSignature, MicroModel, OperatorTiming, TimingPolicy
 from edgeprune.records.profile import DeviceProfile, MeasurementPolicy
 from edgeprune.targets.local import LocalTarget
+from edgeprune.targets.parse import open_target
+from edgeprune.testing.sshd import Sshd, sshd_missing
 
 POLICY = MeasurementPolicy(warmup_s=0.1)
 TIMING = TimingPolicy(min_s=0.02, max_s=0.2)
@@ -226,3 +228,13 @@ def test_progress_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyP
         opened.operators({key: micro_model(CONV) for key in ("conv a", "conv b")}, timing=TIMING)
     assert ("timing operators on local", 4) in steps
     assert [entry for entry in done if entry[0]] == [(1, "conv")] * 4
+
+
+def test_over_ssh(tmp_path: Path, network: Artifact) -> None:
+    if missing := sshd_missing():
+        pytest.skip(missing)
+    server = Sshd({"EDGEPRUNE_LOCK": str(tmp_path / "remote-lock")})
+    with server, Session(open_target(server.url), DeviceProfile(name="bench"), policy=POLICY) as opened:
+        found = opened.operators({CONV.key: micro_model(CONV)}, timing=TIMING)
+        assert len(opened.runtime_profile(network, runs=5).nodes) >= 8
+    assert found[CONV.key].kernel_ns is not None
