@@ -18,6 +18,7 @@ from edgeprune.records.yaml_reader import read_document
 from edgeprune.search.journal import Journal
 from edgeprune.targets.base import Target
 from edgeprune.targets.parse import open_target
+from edgeprune.targets.ray import RayTarget
 
 __all__ = ["check_same_device", "check_same_task", "check_settings", "effective_budget", "run_settings", "targets_of"]
 
@@ -55,6 +56,15 @@ def targets_of(project: Project) -> tuple[Target, ...]:
     addresses = device.targets or (device.target,)
     if len(set(addresses)) < len(addresses):
         raise UsageError(f"a device is named twice: {', '.join(addresses)}", hint="name each device once")
+    executor = project.executor
+    if executor.device is not None:
+        if executor.kind != "ray" or device.targets:
+            raise UsageError(
+                "executor.device is one device on a node of a Ray cluster",
+                hint="write executor: {kind: ray, device: camera}, and name one device: {target: ...}",
+            )
+        given = {name: str(value) for name, value in keys.items() if value is not None and addresses[0][:4] == "ssh:"}
+        return (RayTarget(executor.device, executor.address, addresses[0], given),)
     return tuple(open_target(text, **(keys if text.startswith("ssh:") else {})) for text in addresses)
 
 

@@ -1,4 +1,4 @@
-"""Workers of a Ray cluster: building jobs take CPUs and GPUs, a measuring job takes the node's device.
+"""Workers of a Ray cluster: building jobs take CPUs and GPUs of its nodes (measuring: edgeprune/targets/ray.py).
 
 Nothing is asked of the nodes but edgeprune, and the project at the same path: a trial is built in a temporary folder,
 whose files come back as bytes. Ray itself pickles what it passes: the cluster is trusted as this machine is.
@@ -14,11 +14,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from edgeprune import atomic
-from edgeprune.errors import StorageError, UsageError
+from edgeprune.errors import StorageError
 from edgeprune.pipeline.building import Built
 from edgeprune.pipeline.executors import work
 from edgeprune.pipeline.executors.ahead import Ahead, Lost
@@ -26,38 +26,12 @@ from edgeprune.pipeline.executors.base import OnLost, Plan
 from edgeprune.progress import Progress
 from edgeprune.records.project import ExecutorSettings
 from edgeprune.records.trial import Job
+from edgeprune.targets.ray import Cluster, ray_module
 
-__all__ = ["Cluster", "RayExecutor", "write_files"]
+__all__ = ["RayExecutor", "write_files"]
 
 _END_S = 10.0
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-
-
-class Cluster:
-    """The connection to a cluster, a context manager; one that this process has already is used and left open."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self._own = False
-
-    def __enter__(self) -> ModuleType:
-        ray = _ray()
-        if not ray.is_initialized():
-            try:
-                ray.init(address=self.address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise UsageError(
-                    f"no Ray cluster at {self.address!r}: {error}",
-                    hint="start one (ray start --head), or name its address: executor: {address: 10.0.0.1:6379}",
-                ) from error
-            self._own = True
-        return ray
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._own:
-            _ray().shutdown()
 
 
 class RayExecutor:
@@ -96,7 +70,7 @@ class RayExecutor:
         return self._ahead.built(job)
 
     def _attempt(self, job: Job, folder: Path) -> str:
-        ray = _ray()
+        ray = ray_module()
         with self._lock:
             if self._closed:
                 raise Lost("the run ended")
@@ -115,7 +89,7 @@ class RayExecutor:
         return str(reply)
 
     def _end_tasks(self) -> None:
-        ray = _ray()
+        ray = ray_module()
         with self._lock:
             self._closed = True
             running = list(self._running)
@@ -145,12 +119,3 @@ def _build(plan: str, job: str) -> tuple[str, dict[str, bytes]]:
     with tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-") as folder:
         reply = work.work(plan, job, Path(folder))
         return reply, {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
-
-
-def _ray() -> ModuleType:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # edgeprune sends nothing to anybody
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError("executor.kind ray needs Ray", hint="pip install 'edgeprune[ray]'") from error
-    return ray
