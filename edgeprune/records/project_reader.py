@@ -146,7 +146,7 @@ def _target(text: str, entry: Entry) -> str:
         raise entry.error(f"{text!r} is no target", hint=hint)
     try:
         parts = urlsplit(text)
-        nowhere = bool(colon) and (parts.hostname is None or parts.port == 0)
+        nowhere = bool(colon) and scheme != "local" and (parts.hostname is None or parts.port == 0)
     except ValueError as error:  # of the port
         raise entry.error(f"{text!r}: {error}", hint=f"write it like {_ADDRESS}") from error
     if nowhere:
