@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import re
 import shlex
 import socket
@@ -72,10 +73,23 @@ def resolve(
         known_hosts=(known_hosts,) if known_hosts is not None else (*listed, Path("/etc/ssh/ssh_known_hosts")),
         identities=tuple(identities),
         explicit=explicit,
-        agent=identity is None and entry.get("identitiesonly", "no") != "yes",
+        agent=identity is None and entry.get("identitiesonly", "no") != "yes" and _agent_is_ours(entry),
         jumps=() if jumps == "none" else tuple(jump.strip() for jump in jumps.split(",")),
         proxy_command=None if command == "none" else command,
     )
+
+
+def _agent_is_ours(entry: Mapping[str, Any]) -> bool:
+    """False where IdentityAgent says `none`; raises UsageError where it names another agent than the environment."""
+    named, ours = str(entry.get("identityagent", "SSH_AUTH_SOCK")), os.environ.get("SSH_AUTH_SOCK", "")
+    if named.lower() == "none":
+        return False
+    if named not in ("SSH_AUTH_SOCK", "$SSH_AUTH_SOCK") and str(Path(named).expanduser()) != ours:
+        raise UsageError(
+            f"IdentityAgent {named}: edgeprune asks only the agent of the environment (SSH_AUTH_SOCK)",
+            hint=f"start it with SSH_AUTH_SOCK={shlex.quote(named)}, or name a key: ssh://...?identity=FILE",
+        )
+    return True
 
 
 def address(host: str, route: Route) -> str:

@@ -146,9 +146,23 @@ def test_key_from_the_agent(server: Sshd, tmp_path: Path, monkeypatch: pytest.Mo
         address = f"ssh://{server.user}@127.0.0.1:{server.port}?python={sys.executable}"
         with open_target(address, config=config) as target:
             assert run(target, HELLO) == b"hello\n"
+        with config.open("a") as file:
+            file.write("  IdentityAgent none\n")
+        monkeypatch.setenv("HOME", str(tmp_path))  # whoever tests may have keys that fit
+        with pytest.raises(TargetError, match="no key was found"):
+            open_target(address, config=config).__enter__()
     finally:
         agent.terminate()
         agent.wait()
+
+
+def test_another_agent_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "ours"))
+    config = tmp_path / "config"
+    config.write_text("Host board\n  IdentityAgent ~/.other/agent.sock\n")
+    with pytest.raises(UsageError, match=r"IdentityAgent \S*/.other/agent.sock: .*SSH_AUTH_SOCK") as caught:
+        open_target("ssh://board", config=config).__enter__()
+    assert "SSH_AUTH_SOCK=" in str(caught.value.hint)
 
 
 def test_ssh_config_is_honoured(server: Sshd, tmp_path: Path) -> None:
