@@ -262,10 +262,9 @@ def _interpolated(
 
 
 def _elements(shape: OperatorShape, widths: Mapping[str, tuple[int, ...]]) -> Iterator[Term]:
-    for part in shape.parts():
-        for number, piece in enumerate(part.elements.pieces()):
-            name = f"{part.node}:{number}"
-            yield from _table(name, shape.kind, piece, widths, each=_MS_PER_ELEMENT, blocks=shape.blocks)
+    for number, piece in enumerate(shape.elements.pieces()):
+        name = f"{shape.node}:{number}"
+        yield from _table(name, shape.kind, piece, widths, each=_MS_PER_ELEMENT, blocks=shape.blocks)
 
 
 def _misaligned(shape: OperatorShape, axes: _Axes) -> Iterator[Term]:

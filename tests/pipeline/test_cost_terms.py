@@ -1,0 +1,184 @@
+"""The cost model against the pruned networks themselves: what is linear in it must be exact."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import edgeprune
+from edgeprune.errors import DamagedError
+from edgeprune.graph.captured import Captured
+from edgeprune.graph.schedule import schedule
+from edgeprune.graph.shapes import inner_groups, operator_shapes, operators_at
+from edgeprune.pipeline import cost_terms
+from edgeprune.pipeline.costs import cost_model, kept_timings
+from edgeprune.pipeline.space import search_space
+from edgeprune.records.budget import Budget
+from edgeprune.records.candidate import Candidate
+from edgeprune.records.figures import Figure
+from edgeprune.records.operators import OperatorSignature, OperatorTiming
+from edgeprune.search.base import BlockSpace, SearchSpace
+from edgeprune.search.costs import MetricModel
+from edgeprune.search.sampling import random_candidates
+
+
+class Mixed(nn.Module):
+    """A depthwise and a padded shortcut, a concatenation, a residual block and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(16)
+        self.depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.side = nn.Conv2d(16, 24, 1)
+        self.after = nn.Conv2d(40, 32, 3, stride=2)
+        self.block = nn.Sequential(nn.Conv2d(32, 16, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1))
+        self.wide = nn.Conv2d(32, 48, 3, padding=1)
+        self.head = nn.Linear(48, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu(self.norm(self.stem(x)))
+        x = torch.cat([self.depthwise(x), self.side(x)], 1)
+        x = self.after(x)
+        x = functional.relu(x + self.block(x))
+        x = functional.relu(self.wide(x) + functional.pad(x, (0, 0, 0, 0, 8, 8)))
+        return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def captured() -> Captured:
+    torch.manual_seed(0)
+    return edgeprune.capture(Mixed().eval(), (torch.randn(2, 3, 12, 12),))
+
+
+@pytest.fixture(scope="module")
+def space(captured: Captured) -> SearchSpace:
+    scores = {group.name: np.arange(1.0, group.units + 1) for group in captured.groups}
+    found = search_space(captured, scores, round_to=8, min_width=8)
+    blocks = tuple(BlockSpace(name, 0.1, groups) for name, groups in inner_groups(captured).items())
+    return SearchSpace(found.groups, found.estimate, blocks)
+
+
+def _ns(signature: OperatorSignature) -> float:
+    """A time that nothing but the very signature tells."""
+    return 1000.0 + zlib.crc32(signature.key.encode()) % 100_000
+
+
+def _timer(signatures: Sequence[OperatorSignature]) -> dict[str, OperatorTiming]:
+    return {signature.key: OperatorTiming(kernel_ns=_ns(signature), run_ns=1e9) for signature in signatures}
+
+
+def test_contractions_cost_what_was_timed_at_every_choice(captured: Captured, space: SearchSpace) -> None:
+    assert {block.name for block in space.blocks} == {"block"}
+    shapes = operator_shapes(captured)
+    found = cost_terms.layers(shapes, space)
+    terms, sums = cost_terms.latency_terms(shapes, found, _timer(cost_terms.wanted(found)), space)
+    contractions = ("conv", "depthwise", "linear")
+    metric = MetricModel("latency.p50", tuple(t for t in terms if t.kind in contractions), sums=sums)
+    assert {sum(part[1] > 0 for part in total.parts) for total in sums} >= {2}  # of the concatenation, of the padding
+    for candidate in random_candidates(space, 25, seed=0, drop_share=0.4):
+        kept = {group: len(units) for group, units in candidate.kept.items()}
+        signatures = [
+            cost_terms.signature_of(concrete)
+            for concrete in operators_at(shapes, kept, candidate.dropped_blocks).values()
+            if concrete.kind in contractions
+        ]
+        assert len(signatures) == (8 if not candidate.dropped_blocks else 6)
+        wanted = sum(_ns(signature) for signature in signatures if signature is not None) * 1e-6
+        assert metric.predict(candidate) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_a_layer_that_could_not_be_timed_costs_by_its_elements(captured: Captured, space: SearchSpace) -> None:
+    shapes = operator_shapes(captured)
+    found = cost_terms.layers(shapes, space)
+    failed = {key: OperatorTiming(error="no kernel") for key in _timer(cost_terms.wanted(found))}
+    terms, _ = cost_terms.latency_terms(shapes, found, failed, space)
+    after = next(shape for shape in shapes if shape.layer == "after")
+    (term,) = (term for term in terms if term.name.startswith(f"{after.node}:") and term.kind == "conv")
+    assert term.groups == ("after",)
+    assert term.table[-1] == pytest.approx(32 * 5 * 5 * 2e-7)
+
+
+def test_size_is_that_of_the_files(captured: Captured, space: SearchSpace, tmp_path: Path) -> None:
+    dense = edgeprune.export(captured, tmp_path / "dense.onnx")
+    model = cost_terms.size_model(operator_shapes(captured), space, dense.size_bytes)
+    assert model.predict(Candidate()) == pytest.approx(dense.size_bytes)
+    for number, candidate in enumerate(random_candidates(space, 2, seed=1, drop_share=0.5)):
+        artifact = edgeprune.export(captured.prune(candidate), tmp_path / f"{number}.onnx")
+        # The graph itself changes by some hundred bytes when a block goes.
+        slack = 1500 if candidate.dropped_blocks else 60
+        assert abs(model.predict(candidate) - artifact.size_bytes) < slack
+
+
+def test_memory_is_weights_and_the_largest_step(captured: Captured, space: SearchSpace) -> None:
+    shapes = operator_shapes(captured)
+    model = cost_terms.memory_model(captured, shapes, space, 2e6)
+    assert model.predict(Candidate()) == pytest.approx(2e6)
+    plan = schedule(captured)
+    dense_bytes = cost_terms.size_model(shapes, space, 0.0)
+    for candidate in random_candidates(space, 10, seed=2):
+        kept = {group: len(units) for group, units in candidate.kept.items()}
+        less = 2.5 * (dense_bytes.predict(Candidate()) - dense_bytes.predict(candidate)) + plan.peak() - plan.peak(kept)
+        assert model.predict(candidate) == pytest.approx(2e6 - less)
+    small = cost_terms.memory_model(captured, shapes, space, 1000.0)
+    assert small.predict(Candidate()) == pytest.approx(1000.0)
+    assert small.offset == 0.0
+
+
+def test_every_limited_figure_has_a_model_that_is_right_for_the_dense_network(
+    captured: Captured, space: SearchSpace
+) -> None:
+    budget = Budget.parse(
+        {
+            "latency": {"p50": "1ms", "p95": "2ms"},
+            "energy": "3mJ",
+            "size": "1MB",
+            "peak_memory": "9MB",
+            "accuracy": {"max_drop": "1pp"},
+        }
+    )
+    figures = {
+        "latency.p50": Figure(0.8),
+        "latency.p95": Figure(1.1),
+        "energy": Figure(None, missing="no sensor"),
+        "size": Figure(90_000.0),
+        "peak_memory": Figure(5e6),
+    }
+    costs = cost_model(captured, space, budget, figures, _timer)
+    assert set(costs.metrics) == {"latency.p50", "latency.p95", "size", "peak_memory"}
+    assert costs.predict(Candidate()) == pytest.approx(
+        {"latency.p50": 0.8, "latency.p95": 1.1, "size": 90_000.0, "peak_memory": 5e6}
+    )
+    only_size = cost_model(captured, space, Budget.parse({"size": "1MB"}), figures, _never)
+    assert set(only_size.metrics) == {"size"}
+
+
+def _never(signatures: Sequence[OperatorSignature]) -> dict[str, OperatorTiming]:
+    raise AssertionError(f"asked for {len(signatures)} operators")
+
+
+def test_what_was_timed_is_kept_with_the_run(captured: Captured, space: SearchSpace, tmp_path: Path) -> None:
+    wanted = cost_terms.wanted(cost_terms.layers(operator_shapes(captured), space))
+    path = tmp_path / "costs.json"
+    first = kept_timings(path, _timer, reuse=False)(wanted[:5])
+    asked: list[str] = []
+
+    def rest(signatures: Sequence[OperatorSignature]) -> dict[str, OperatorTiming]:
+        asked.extend(signature.key for signature in signatures)
+        return _timer(signatures)
+
+    known = kept_timings(path, rest, reuse=True)(wanted)
+    assert asked == [signature.key for signature in wanted[5:]]
+    assert {key: known[key].ns for key in first} == {key: timing.ns for key, timing in first.items()}
+    again = kept_timings(path, _never, reuse=True)(wanted)
+    assert {key: timing.ns for key, timing in again.items()} == {s.key: _ns(s) for s in wanted}
+    path.write_text("{}")
+    with pytest.raises(DamagedError, match="cannot read the costs"):
+        kept_timings(path, _never, reuse=True)(wanted)
