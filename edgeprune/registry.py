@@ -42,6 +42,7 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "uniform": "edgeprune.search.uniform:Uniform",
         "greedy": "edgeprune.search.greedy:Greedy",
         "milp": "edgeprune.search.milp:Milp",
+        "evolutionary": "edgeprune.search.evolutionary:Evolutionary",
     },
     "power_sensors": {
         "csv": "edgeprune.measure.meters:CsvMeter",

@@ -109,16 +109,17 @@ class Knowledge:
             self._fitted = (len(self.trials), fitted)
         return self._fitted[1]
 
-    def aims(self, slack: float = 0.0) -> dict[str, float]:
+    def aims(self, slack: float = 0.0, margin: float = 1.0) -> dict[str, float]:
         """The limits, less what measuring adds (the upper confidence bound) and what prediction may miss.
 
-        With `slack`, so far of the way (in logarithms) back to the dense model.
+        With `slack`, so far of the way (in logarithms) back to the dense model; `margin` is the share of the safety
+        margin that is kept.
         """
         found = {}
         for figure, metric in self.metrics().items():
             if figure in self.limits:
                 limit = self.limits[figure]
-                aim = limit / (self._upper_ratio(figure) * (1 + metric.margin))
+                aim = limit / (self._upper_ratio(figure) * (1 + margin * metric.margin))
                 whole = metric.predict(Candidate())
                 found[figure] = aim * (whole / aim) ** slack if 0 < aim < whole else aim
         return found

@@ -26,7 +26,9 @@ from edgeprune.search.script import Batch, Script, ScriptedStrategy
 
 __all__ = ["Planned"]
 
-_SLACKS = (0.25, 0.06, 0.0, 0.0, 0.0, 0.0)  # of the way back to the dense model, per round
+# Per round: how far of the way back to the dense model, and how much of the safety margin is kept.
+_ROUNDS = ((0.25, 1.0), (0.06, 1.0), *((0.0, 1.0),) * 4, *((0.0, 0.0),) * 3)
+_REPAIR = ((0.0, 1.0),) * 2  # after a final measurement that missed the limits
 _MOST_MEASURED = 15
 _FINALS = 3
 _RESERVED = 4  # measurements that the rounds leave to the ranking and the finish
@@ -71,7 +73,7 @@ class Planned(ScriptedStrategy):
         if not self._space.groups and not self._space.blocks:
             return
         for attempt in range(_FINALS):
-            yield from self._rounds(_SLACKS if attempt == 0 else _SLACKS[-2:])
+            yield from self._rounds(_ROUNDS if attempt == 0 else _REPAIR)
             final = yield from self._finish()
             if final is None:
                 break
@@ -87,42 +89,45 @@ class Planned(ScriptedStrategy):
             if final is not None and self._known.state(final) is State.MET and self._known.accurate(final):
                 self._infeasibility, self._binding = None, binding(self._known, self.solve)
 
-    def _rounds(self, slacks: tuple[float, ...]) -> Generator[Batch, tuple[Trial, ...], None]:
+    def _rounds(self, rounds: tuple[tuple[float, float], ...]) -> Generator[Batch, tuple[Trial, ...], None]:
         """Measure the optimum, until it is known to be within the limits, or none is."""
         uniform = False
-        for slack in slacks:
+        settled = -1.0  # the margin at which the optimum is known already
+        for slack, margin in rounds:
             if self._known.measurements >= _MOST_MEASURED - _RESERVED:
                 return
+            if margin == settled:
+                continue
             if slack == 0 and not uniform:
                 uniform = True
                 yield from self._measure_uniform()
-            choice = self._plan(slack)
+            choice = self._plan(slack, margin)
             if choice is None:
                 return
             candidate = self._candidate(choice)
-            known = (candidate.id, Stage.MEASURE) in self._tried or candidate.is_dense
-            if known and slack == 0:
-                return
-            if not known:
+            if (candidate.id, Stage.MEASURE) not in self._tried and not candidate.is_dense:
                 yield from self._build(candidate, f"least predicted loss, {slack:.0%} of the way to dense")
+            elif slack == 0:
+                settled = margin
 
-    def _plan(self, slack: float) -> Choice | None:
+    def _plan(self, slack: float, margin: float) -> Choice | None:
         """The optimum; where there is none, what comes nearest to the limits."""
         known = self._known
-        problem = Problem(
-            self._space,
-            known.metrics(),
-            known.aims(slack),
-            caps=known.caps(),
-            excluded=known.missed(),
-            too_large=known.too_large(),
-        )
-        found = self.solve(problem)
-        if isinstance(found, Infeasible):
-            nearest = Problem(
-                self._space, known.metrics(), known.limits, RELAXATION, known.caps(), too_large=known.too_large()
+        found = self.solve(
+            Problem(
+                self._space,
+                known.metrics(),
+                known.aims(slack, margin),
+                caps=known.caps(),
+                excluded=known.missed(),
+                too_large=known.too_large(),
             )
-            found = self.solve(nearest)
+        )
+        if isinstance(found, Infeasible):
+            metrics, limits = known.metrics(), known.limits
+            found = self.solve(
+                Problem(self._space, metrics, limits, RELAXATION, known.caps(), too_large=known.too_large())
+            )
         return found.choice if isinstance(found, Solution) else None
 
     def _finish(self) -> Generator[Batch, tuple[Trial, ...], Trial | None]:

@@ -93,7 +93,7 @@ class StrategyContract:
     def test_replays_what_it_was_told_before(self) -> None:
         network = SimulatedNetwork()
         trials = self._run(network, self.feasible)
-        for cut in range(len(trials)):
+        for cut in range(0, len(trials), max(len(trials) // 4, 1)):
             recorded = iter(trials[:cut])
 
             def replay(candidate: Candidate, stage: Stage, number: int, recorded=recorded) -> Trial:  # type: ignore[no-untyped-def]
