@@ -64,7 +64,7 @@ class SimulatedNetwork:
 
         def metric(figure: str, factor: float, offset: float, vector: int) -> MetricModel:
             widths = [tuple(math.ceil(width / vector) * vector for width in group.widths) for group in groups]
-            first = np.asarray(widths[0], dtype=np.float64) * (math.ceil(self.vector / vector) * vector)
+            first = np.asarray(widths[0], dtype=np.float64) * vector
             terms = [Term("layer0", "layer", (groups[0].name,), (groups[0].widths,), factor * first)]
             for index, (before, after) in enumerate(pairwise(groups)):
                 table = factor * np.outer(widths[index], widths[index + 1]).astype(np.float64)

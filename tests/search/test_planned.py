@@ -1,0 +1,203 @@
+"""Searches that plan: on simulated devices whose true costs are known, and their certificates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeprune.errors import UsageError
+from edgeprune.records import codec
+from edgeprune.records.budget import Budget, State
+from edgeprune.records.candidate import Candidate
+from edgeprune.records.figures import Figure
+from edgeprune.records.result import Result
+from edgeprune.records.trial import Stage, Trial
+from edgeprune.search.base import Evaluate, SearchSpace
+from edgeprune.search.calibration import calibrated
+from edgeprune.search.costs import MetricModel, Term
+from edgeprune.search.journal import Journal, read_trials
+from edgeprune.search.loop import search
+from edgeprune.search.milp import Milp
+from edgeprune.search.problem import Choice, predicted_loss
+from edgeprune.testing.simulated_costs import SimulatedDevice, simulated_device
+from edgeprune.testing.simulation import SimulatedNetwork
+
+
+def run(folder: Path, space: SearchSpace, budget: Budget, evaluate: Evaluate) -> Result:
+    with Journal.open(folder, {}, resume=False) as journal:
+        return search(lambda dense: Milp(space, budget, dense, seed=0), evaluate, journal, budget, sleep=lambda _: None)
+
+
+def on(device: SimulatedDevice, folder: Path) -> Result:
+    return run(folder, device.space, device.budget, device)
+
+
+def test_what_is_accepted_is_truly_within_and_near_the_optimum(tmp_path: Path) -> None:
+    excess = []
+    for seed in range(12):
+        device = simulated_device(1000 + seed, groups=4, options=5, blocks=1)
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        result = on(device, folder)
+        assert result.status == "accepted"
+        assert result.best is not None
+        assert device.within(result.best.candidate)
+        measured = [trial for trial in read_trials(folder) if trial.stage.is_measured]
+        assert len(measured) - 1 <= 15
+        provable = device.least_loss(1 - 1 / (1 + 2 * device.noise))
+        loss = predicted_loss(device.space, Choice.of(result.best.candidate, device.space))
+        assert loss >= device.least_loss() - 1e-12
+        excess.append(loss / provable - 1)
+    assert np.median(excess) <= 0.001
+    assert sum(value <= 0.02 for value in excess) >= 9
+
+
+def test_a_search_without_a_cost_model_says_what_to_do() -> None:
+    network = SimulatedNetwork()
+    dense = network(Candidate(), Stage.MEASURE, 0)
+    with pytest.raises(UsageError) as error:
+        Milp(replace(network.space(), costs=None), Budget.parse({"size": "1kB"}), dense)
+    assert error.value.hint is not None
+    assert "greedy" in error.value.hint
+
+
+def test_a_limit_that_nothing_predicts_is_left_to_measurement(tmp_path: Path) -> None:
+    network = SimulatedNetwork()
+    space = network.space()
+    assert space.costs is not None
+    known = replace(space, costs=replace(space.costs, metrics={"size": space.costs.metrics["size"]}))
+    budget = Budget.parse({"latency": {"p50": "60% of dense"}, "size": "90% of dense"})
+    result = run(tmp_path, known, budget, network)
+    assert result.status == "accepted"
+    assert result.check is not None
+    assert result.check.state is State.MET
+    assert result.explanation is not None
+    assert result.explanation.unplanned == ("latency.p50",)
+    assert "held by measurement alone: latency.p50" in result.message
+
+
+def test_four_joint_limits_are_met_and_those_that_bind_are_named(tmp_path: Path) -> None:
+    device = simulated_device(7, groups=6, options=6, blocks=1)
+    budget = Budget.parse(
+        {
+            "latency": {"p50": "60% of dense"},
+            "size": "95% of dense",
+            "peak_memory": "99% of dense",
+            "accuracy": {"max_drop": "5pp"},
+        }
+    )
+    device = replace(device, budget=budget)
+    result = on(device, tmp_path)
+    assert result.status == "accepted"
+    assert result.check is not None
+    assert [entry.state for entry in result.check.limits] == [State.MET] * 4
+    assert result.explanation is not None
+    assert result.explanation.binding == ("latency.p50",)
+    assert "what binds: latency.p50" in result.message
+    assert codec.from_json(codec.to_json(result)) == result
+
+
+def test_uniform_is_always_among_the_candidates(tmp_path: Path) -> None:
+    network = SimulatedNetwork()
+    budget = Budget.parse({"size": "50% of dense"})
+    result = run(tmp_path, network.space(), budget, network)
+    assert result.status == "accepted"
+    uniform = {network.space().candidate(network.space().uniform(k / 100)).id for k in range(101)}
+    assert any(trial.candidate.id in uniform for trial in read_trials(tmp_path) if trial.stage is Stage.MEASURE)
+
+
+def test_a_final_measurement_that_misses_a_little_is_repaired(tmp_path: Path) -> None:
+    network = SimulatedNetwork()
+    budget = Budget.parse({"latency": {"p50": "60% of dense"}})
+    finals: list[str] = []
+
+    def unlucky(candidate: Candidate, stage: Stage, number: int) -> Trial:
+        trial = network(candidate, stage, number)
+        if stage is Stage.FINAL:
+            finals.append(candidate.id)
+            if len(finals) == 1:
+                dense = network(Candidate(), Stage.MEASURE, 0).figures["latency.p50"].value or 0.0
+                slow = 0.6 * dense * 1.02
+                trial = replace(trial, figures={**trial.figures, "latency.p50": Figure(slow, slow * 1.003)})
+        return trial
+
+    result = run(tmp_path, network.space(), budget, unlucky)
+    assert result.status == "accepted"
+    assert len(finals) == 2
+    assert finals[0] != finals[1]
+    assert result.best is not None
+    assert result.best.candidate.id == finals[1]
+
+
+def test_a_budget_beyond_reach_is_proved_so_and_the_nearest_is_built(tmp_path: Path) -> None:
+    network = SimulatedNetwork(noise=0.0)
+    budget = Budget.parse({"latency": {"p50": "30us"}, "size": "1.5kB"})
+    result = run(tmp_path, network.space(), budget, network)
+    assert result.status == "infeasible"
+    assert result.explanation is not None
+    why = result.explanation.infeasibility
+    assert why is not None
+    assert why.proved
+    assert not why.one_by_one
+    narrowest = network.space().candidate({f"layer{i}": 8 for i in range(4)})
+    least = network(narrowest, Stage.MEASURE, 1).figures
+    latency, size = why.reach
+    assert (latency.figure, size.figure) == ("latency.p50", "size")
+    assert latency.together is None  # the size cannot be met at all
+    assert latency.alone == pytest.approx(least["latency.p50"].value, rel=0.01)
+    assert latency.measured == least["latency.p50"].value
+    assert size.measured == least["size"].value
+    assert size.alone == pytest.approx(least["size"].value, rel=0.01)
+    # The smallest size is 1800 bytes; the latency there, 22.6 us, is not what is short.
+    assert why.relaxation == pytest.approx((least["size"].value or 0) / 1500 - 1, rel=0.05)
+    assert size.relaxed == pytest.approx(least["size"].value, rel=0.01)
+    assert codec.from_json(codec.to_json(result)) == result
+
+
+def test_limits_that_can_be_met_one_by_one_but_not_together(tmp_path: Path) -> None:
+    # Half of the latency costs more accuracy than is allowed, whatever is narrowed.
+    network = SimulatedNetwork(noise=0.0, recovered=0.5)
+    budget = Budget.parse({"latency": {"p50": "50% of dense"}, "accuracy": {"max_drop": "1pp"}})
+    result = run(tmp_path, network.space(), budget, network)
+    assert result.status == "infeasible"
+    assert result.explanation is not None
+    why = result.explanation.infeasibility
+    assert why is not None
+    assert why.proved
+    assert why.one_by_one
+    assert why.relaxation is not None
+    assert why.relaxation > 0
+    assert why.trial is not None
+    latency, accuracy = why.reach
+    assert accuracy.figure == "accuracy"
+    assert accuracy.together is not None
+    assert accuracy.together < 0.94  # the limit
+    assert latency.together is not None
+    assert latency.together > latency.limit
+    assert latency.measured == pytest.approx(latency.together, rel=0.02)
+    assert "each limit can be met alone" in result.message.lower()
+
+
+def test_calibration_finds_biased_classes_and_ignores_an_outlier() -> None:
+    random = np.random.default_rng(0)
+    widths = tuple(range(8, 65, 8))
+    groups = ("a", "b", "c")
+    terms = tuple(Term(g, g, (g,), (widths,), np.asarray(widths, dtype=float)) for g in groups)
+    truth = MetricModel("latency.p50", terms, weights={"a": 0.85, "b": 1.2, "c": 1.0}, offset=5.0)
+    assumed = MetricModel("latency.p50", terms, offset=5.0)
+    seen = []
+    for index in range(10):
+        kept = {g: tuple(range(int(random.choice(widths)))) for g in groups}
+        candidate = Candidate({g: units for g, units in kept.items() if len(units) < 64})
+        value = truth.predict(candidate) * (1.25 if index == 3 else 1.0)
+        seen.append((candidate, value))
+    found = calibrated(assumed, seen, 100.0)
+    for kind, weight in truth.weights.items():
+        assert found.weights[kind] == pytest.approx(weight, abs=0.05)
+    for index, (candidate, value) in enumerate(seen):
+        assert found.predict(candidate) == pytest.approx(truth.predict(candidate), rel=0.02), (index, value)
+    assert all(weight >= 0 for weight in found.weights.values())
+    assert calibrated(assumed, [], 100.0) is assumed
