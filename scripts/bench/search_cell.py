@@ -10,6 +10,7 @@ from typing import Any
 
 from edgeprune.export import manifest
 from edgeprune.measure.session import Session
+from edgeprune.pipeline.planning import COSTS, SENSITIVITIES
 from edgeprune.pipeline.search import search
 from edgeprune.progress import Progress
 from edgeprune.records.artifact import Artifact
@@ -95,7 +96,10 @@ def ours(
     run_dir: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    """The method is a strategy's name; everything comes from the run's own journal and result."""
+    """The method is a strategy's name; everything comes from the run's own journal and result.
+
+    `operators_timed` counts those of the cost model, also where the user's cache knew them and no time was spent.
+    """
     started = time.monotonic()
     result = search(
         task,
@@ -125,12 +129,18 @@ def ours(
         failed_trials=sum(trial.outcome != Outcome.OK.value for trial in trials),
         widths={} if best is None else {name: len(units) for name, units in best.candidate.kept.items()},
         dropped_blocks=[] if best is None else list(best.candidate.dropped_blocks),
+        operators_timed=_entries(run_dir / COSTS, "operators"),
+        sensitivities=_entries(run_dir / SENSITIVITIES, "losses"),
         message=result.message,
-        provenance=json.loads(json.dumps(dict(result.provenance).get("costs", {}))),
     )
 
 
 _FIGURES = ("accuracy", "latency.p50", "peak_memory", "size")
+
+
+def _entries(path: Path, name: str) -> int:
+    """How many entries of a kind a run's file has; none where the strategy needs no such file."""
+    return len(json.loads(path.read_text(encoding="utf-8"))[name]) if path.exists() else 0
 
 
 def _ratio(figures: Figures, dense: Figures) -> float | None:
