@@ -19,7 +19,7 @@ from edgeprune.errors import StorageError, UsageError
 if TYPE_CHECKING:
     from edgeprune.records.project import Project
 
-__all__ = ["init_command", "report_command", "run_command"]
+__all__ = ["init_command", "latest_run", "overridden", "report_command", "resume_command", "run_command"]
 
 _RESULT = "result.json"
 
@@ -73,21 +73,21 @@ def run_command(
     from edgeprune.records.project import load_project
     from edgeprune.report.text import render
 
-    settings = _overridden(load_project(project), maxima, target=target, profile=profile, seed=seed, strategy=strategy)
+    settings = overridden(load_project(project), maxima, target=target, profile=profile, seed=seed, strategy=strategy)
 
     from edgeprune.pipeline import run as pipeline
     from edgeprune.pipeline.run_checks import check_settings
     from edgeprune.pipeline.task import load_task
 
     if run_dir is None and resume:
-        run_dir = _latest(settings.runs)
+        run_dir = latest_run(settings.runs)
         if run_dir is None:
             raise UsageError(
                 f"there is no run in {settings.runs} to resume", hint="name its folder with --run-dir, or start one"
             )
     check_settings(settings, run_dir, resume=resume)
     run_dir = run_dir or pipeline.new_run_dir(settings.runs)
-    invocation.run_dir, invocation.resume = run_dir, _resume_command(invocation.arguments, run_dir)
+    invocation.run_dir, invocation.resume = run_dir, resume_command(invocation.arguments, run_dir)
     try:
         with open_progress() as progress:
             progress.say(f"run folder: {run_dir}")
@@ -119,7 +119,7 @@ def report_command(run: Path, json_output: bool) -> None:
         from edgeprune.records.project import load_project
 
         runs = load_project(run).runs
-        latest = _latest(runs)
+        latest = latest_run(runs)
         if latest is None:
             raise UsageError(f"there is no run in {runs}", hint=f"start one: {_command('run', run)}")
         run = latest
@@ -149,14 +149,14 @@ def report_command(run: Path, json_output: bool) -> None:
         click.echo(text, nl=False)
 
 
-def _overridden(
+def overridden(
     project: Project,
     maxima: dict[str, str | None],
     *,
     target: tuple[str, ...],
     profile: str | None,
-    seed: int | None,
-    strategy: str | None,
+    seed: int | None = None,
+    strategy: str | None = None,
 ) -> Project:
     """The project with what the command line says in place of what its file says."""
     from edgeprune.records.project import DeviceSettings, budget_overrides
@@ -176,7 +176,8 @@ def _overridden(
     return replace(project, device=device, search=search, budget=budget)
 
 
-def _latest(runs: Path) -> Path | None:
+def latest_run(runs: Path) -> Path | None:
+    """The folder below `runs` whose journal was written last; None where there is none."""
     journals = sorted(runs.glob(f"*/{JOURNAL}"), key=lambda file: (file.stat().st_mtime, file.parent.name))
     return journals[-1].parent if journals else None
 
@@ -186,7 +187,7 @@ def _command(name: str, folder: Path) -> str:
     return shlex.join(("edgeprune", name, str(folder)))
 
 
-def _resume_command(arguments: tuple[str, ...], run_dir: Path) -> tuple[str, ...]:
+def resume_command(arguments: tuple[str, ...], run_dir: Path) -> tuple[str, ...]:
     """The same command, resuming in that folder: a run is resumed with the options that it was started with."""
     kept: list[str] = []
     rest = iter(arguments)

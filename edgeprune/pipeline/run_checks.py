@@ -20,7 +20,15 @@ from edgeprune.targets.base import Target
 from edgeprune.targets.parse import open_target
 from edgeprune.targets.ray import RayTarget
 
-__all__ = ["check_same_device", "check_same_task", "check_settings", "effective_budget", "run_settings", "targets_of"]
+__all__ = [
+    "check_project",
+    "check_same_device",
+    "check_same_task",
+    "check_settings",
+    "effective_budget",
+    "run_settings",
+    "targets_of",
+]
 
 _ROUND_OFF = 1e-6  # of a metric: the same data and the same weights give the same one
 
@@ -31,12 +39,17 @@ def check_settings(project: Project, run_dir: Path | None, *, resume: bool) -> N
     `run_dir` None stands for a new folder. Raises UsageError and its kinds, StorageError.
     """
     budget = effective_budget(project, load_profile(project.device.profile))
+    check_project(project)
+    if run_dir is not None:
+        Journal.check(run_dir.absolute(), run_settings(project, budget), resume=resume)
+
+
+def check_project(project: Project) -> None:
+    """Refuse an address, or the name of a part, that is wrong; raises UsageError."""
     targets_of(project)
     for kind, name in (("strategies", project.search.strategy), ("exporters", project.export.format)):
         registry.check(kind, name)
     registry.create("importances", project.search.importance)  # its parameters are its own to judge
-    if run_dir is not None:
-        Journal.check(run_dir.absolute(), run_settings(project, budget), resume=resume)
 
 
 def effective_budget(project: Project, profile: DeviceProfile) -> Budget:

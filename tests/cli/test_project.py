@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 from edgeprune.cli.main import run_cli
-from edgeprune.cli.project import _resume_command
+from edgeprune.cli.project import resume_command
 from edgeprune.search.journal import Journal
 from tests.pipeline.small_project import PROJECT, write_project
 
@@ -257,6 +257,6 @@ def test_a_report_of_nothing_says_what_is_missing(tmp_path: Path, capsys: pytest
 
 def test_the_command_that_resumes_keeps_all_other_options() -> None:
     given = ("run", "my project", "--run-dir", "old", "--seed", "1", "--resume", "--run-dir=older")
-    assert _resume_command(given, Path("new")) == (
+    assert resume_command(given, Path("new")) == (
         "edgeprune", "run", "my project", "--seed", "1", "--resume", "--run-dir", "new",
     )  # fmt: skip
