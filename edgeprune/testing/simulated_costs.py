@@ -123,9 +123,11 @@ def simulated_device(
     }
     space = SearchSpace(spaces, lambda _: {"macs": 1.0}, inner, CostModel(handed))
     named = ["latency.p50", "size", "peak_memory"][: int(random.integers(1, 4))]
-    shares = {name: f"{random.uniform(45, 80):.1f}% of dense" for name in named}
-    parts: dict[str, object] = {name: text for name, text in shares.items() if name != "latency.p50"}
-    budget = Budget.parse({**parts, "latency": {"p50": shares["latency.p50"]}})
+    # Absolute limits: one relative to the dense model would be as wrong as the dense model's own measurement.
+    dense = CostModel(exact).predict(Candidate())
+    limits = {name: float(random.uniform(0.45, 0.8)) * dense[name] for name in named}
+    parts: dict[str, object] = {name: f"{limit:.0f}B" for name, limit in limits.items() if name != "latency.p50"}
+    budget = Budget.parse({**parts, "latency": {"p50": f"{limits['latency.p50']:.6f}ms"}})
     return SimulatedDevice(space, CostModel(exact), budget, seed)
 
 
