@@ -9,7 +9,7 @@ import yaml
 
 from edgeprune.errors import ConfigError, UsageError
 from edgeprune.records.budget import Budget
-from edgeprune.records.project import DeviceSettings, SearchSettings, budget_overrides, load_project
+from edgeprune.records.project import DeviceSettings, ExecutorSettings, SearchSettings, budget_overrides, load_project
 from edgeprune.records.project_reader import PROJECT
 from edgeprune.records.recovery import FineTuneSettings
 
@@ -359,3 +359,12 @@ def test_wrong_options_name_the_option(option: str, value: str, message: str, hi
     assert message in str(caught.value)
     assert hint in (caught.value.hint or "")
     assert caught.value.exit_code == 2
+
+
+def test_the_executor_is_this_process_where_nothing_is_said(folder: Path) -> None:
+    document = "task: task.py:Digits\nexecutor: {kind: ray, workers: 4, cpus: 2, gpus: 0.5, address: '10.0.0.1:6379'}\n"
+    assert load_project(write(folder, "task: task.py:Digits\n")).executor == ExecutorSettings("local", 1, 1, 0.0)
+    assert load_project(write(folder, document)).executor == ExecutorSettings("ray", 4, 2, 0.5, "10.0.0.1:6379")
+    for wrong in ("{kind: rai}", "{workers: 0}", "{device: '../x'}"):
+        with pytest.raises(ConfigError, match=r"executor\."):
+            load_project(write(folder, f"task: task.py:Digits\nexecutor: {wrong}\n"))
