@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,10 @@ from edgeprune.errors import UsageError
 from edgeprune.measure.session import Session
 from edgeprune.pipeline import baseline
 from edgeprune.pipeline.building import Builder
+from edgeprune.pipeline.run_checks import run_settings
 from edgeprune.pipeline.space import importance_scores, search_space
 from edgeprune.progress import SILENT, Progress
+from edgeprune.records.budget import Budget
 from edgeprune.records.profile import DeviceProfile
 from edgeprune.records.profile_match import differences
 from edgeprune.records.project import Project
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from edgeprune.graph.captured import Captured
     from edgeprune.pipeline.task import CheckedTask
 
-__all__ = ["Prepared", "device_facts", "measured_on", "prepare"]
+__all__ = ["Prepared", "device_facts", "measured_on", "prepare", "run_inputs"]
 
 _IMPORTANCE = "importance.json"
 
@@ -113,4 +116,14 @@ def measured_on(session: Session) -> dict[str, Any]:
         "threads": session.policy.threads,
         "cores": session.policy.cores if session.policy.cores == "big" else list(session.policy.cores),
         "differences": list(differences(session.profile, session.machine)),
+    }
+
+
+def run_inputs(project: Project, budget: Budget, task: CheckedTask, model: nn.Module) -> dict[str, Any]:
+    """What a run depends on, as plain data: it must be the same when the run is resumed."""
+    return {
+        **run_settings(project, budget),
+        "task": {"name": project.task, "trainable": task.trainable},
+        "model": baseline.fingerprint(model),
+        "versions": {name: version(name) for name in ("edgeprune", "torch", "onnx", "onnxruntime")},
     }

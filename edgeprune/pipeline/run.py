@@ -19,9 +19,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeprune import atomic, registry
 from edgeprune.errors import StorageError
@@ -31,18 +30,16 @@ from edgeprune.pipeline import baseline
 from edgeprune.pipeline.devices import open_devices, pool_facts
 from edgeprune.pipeline.executors.base import Executor, ExecutorFactory, Plan
 from edgeprune.pipeline.planning import planned_space
-from edgeprune.pipeline.prepared import device_facts, measured_on, prepare
+from edgeprune.pipeline.prepared import device_facts, measured_on, prepare, run_inputs
 from edgeprune.pipeline.run_checks import (
     check_same_device,
     check_same_task,
     check_settings,
     effective_budget,
-    run_settings,
 )
 from edgeprune.pipeline.trials import Trials, trial_folder
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records import codec
-from edgeprune.records.budget import Budget
 from edgeprune.records.profile import load_profile
 from edgeprune.records.project import Project
 from edgeprune.records.result import Result
@@ -86,7 +83,7 @@ def run(
         with progress.step("loading the model"):
             model = task.model().eval()
         example_inputs = task.example_inputs()
-        inputs = _inputs(project, budget, task, model)
+        inputs = run_inputs(project, budget, task, model)
         journal = stack.enter_context(Journal.open(run_dir, inputs, resume=resume))
         device = device_facts(session)
         check_same_device(journal, device)
@@ -178,16 +175,6 @@ def _executor(
         progress.say(f"trial {number}: {message}; it was done again")
 
     return make(Plan.of(project, task, model), settings, on_lost, progress)
-
-
-def _inputs(project: Project, budget: Budget, task: CheckedTask, model: nn.Module) -> dict[str, Any]:
-    """What a run depends on, as plain data: it must be the same when the run is resumed."""
-    return {
-        **run_settings(project, budget),
-        "task": {"name": project.task, "trainable": task.trainable},
-        "model": baseline.fingerprint(model),
-        "versions": {name: version(name) for name in ("edgeprune", "torch", "onnx", "onnxruntime")},
-    }
 
 
 def _with_drift(result: Result, trials: Sequence[Trial]) -> Result:
