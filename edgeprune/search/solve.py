@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeprune.search.options import Options
 from edgeprune.search.problem import LOSS, RELAXATION, Choice, Infeasible, Problem, Solution, predicted_loss
@@ -16,6 +17,9 @@ GAP = 0.004  # relative: how far from the optimum a solution may be
 _NODES = 20_000  # where to stop: counted, so that the same problem has the same solution on any machine
 _SECONDS = 600.0  # and where the machine is so slow that no one would wait
 _INFEASIBLE = 2  # scipy's status
+_LARGE = 30_000  # columns, from which on widths are sought near those of the relaxation
+_UNUSED = 1e-6
+_NEIGHBOURS = 2
 _MOST_RELAXED = 1e4  # limits are at most so many times exceeded
 _TIE = 1e-4  # how much the loss weighs beside another objective: it decides between equals
 
@@ -44,21 +48,44 @@ def solve(problem: Problem, *, gap: float = GAP, seconds: float = _SECONDS) -> S
     size = len(programme.upper)
     cost = objective.dense(size)
     scale = 1e3 / max(float(np.abs(cost).max(initial=0.0)), 1e-30)
-    found: Any = milp(
-        cost * scale,
-        integrality=np.asarray(programme.integral, dtype=np.uint8),
-        bounds=Bounds(np.asarray(programme.lower), np.asarray(programme.upper)),
-        constraints=LinearConstraint(
-            csr_array((values, (rows, columns)), shape=(len(programme.low), size)),
-            np.asarray(programme.low),
-            np.asarray(programme.high),
-        ),
-        options={"mip_rel_gap": gap, "node_limit": _NODES, "time_limit": seconds},
-    )
+    matrix = csr_array((values, (rows, columns)), shape=(len(programme.low), size))
+    constraints = LinearConstraint(matrix, np.asarray(programme.low), np.asarray(programme.high))
+    options: Any = {"mip_rel_gap": gap, "node_limit": _NODES, "time_limit": seconds}
+    lower, upper = np.asarray(programme.lower), np.asarray(programme.upper)
+
+    def run(integral: NDArray[np.uint8], upper: NDArray[np.float64]) -> Any:
+        bounds = Bounds(lower, upper)
+        return milp(cost * scale, integrality=integral, bounds=bounds, constraints=constraints, options=options)
+
+    integral = np.asarray(programme.integral, dtype=np.uint8)
+    bound = -np.inf
+    found: Any = None
+    if size > _LARGE:  # the relaxation gives the bound, and says near which widths to look
+        root = run(np.zeros_like(integral), upper)
+        if root.x is None:
+            return Infeasible(proved=root.status == _INFEASIBLE)
+        bound = float(root.fun)
+        options["mip_rel_gap"] = gap / 8  # the rest of it is the relaxation's
+        found = run(integral, _near(programme, root.x, upper))
+    if found is None or found.x is None:
+        found = run(integral, upper)
     if found.x is None:
         return Infeasible(proved=found.status == _INFEASIBLE)
+    if bound == -np.inf:
+        bound = float(found.mip_dual_bound)
     choice = programme.chosen(found.x)
-    return Solution(choice, _value(problem, choice), _gap(found))
+    return Solution(choice, _value(problem, choice), _gap(float(found.fun), bound))
+
+
+def _near(programme: Programme, relaxation: NDArray[np.float64], upper: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Upper bounds that leave each group the widths that the relaxation uses, and their neighbours."""
+    upper = upper.copy()
+    for columns in programme.x.values():
+        used = np.flatnonzero(relaxation[columns] > _UNUSED)
+        if used.size:  # none where the block is dropped
+            far = np.abs(np.arange(columns.size)[:, None] - used).min(axis=1) > _NEIGHBOURS
+            upper[columns[far]] = 0.0
+    return upper
 
 
 def _limit(programme: Programme, figure: str, limit: float, relaxed: int | None) -> None:
@@ -127,7 +154,6 @@ def _value(problem: Problem, choice: Choice) -> float:
     return worst
 
 
-def _gap(found: Any) -> float:
+def _gap(value: float, bound: float) -> float:
     """How far the bound lies below the solution, as a share of it."""
-    above = float(found.fun) - float(found.mip_dual_bound)
-    return max(above, 0.0) / abs(float(found.fun)) if found.fun else 0.0
+    return max(value - bound, 0.0) / abs(value) if value else 0.0
