@@ -117,6 +117,7 @@ _COMMANDS = {
     "report": "edgeprune.cli.project:report_command",
     "advise": "edgeprune.cli.advise:advise_command",
     "plan": "edgeprune.cli.plan:plan_command",
+    "sweep": "edgeprune.cli.sweep:sweep_command",
     "explain": "edgeprune.cli.inspect:explain_command",
     "prune": "edgeprune.cli.model:prune_command",
     "sparsify": "edgeprune.cli.sparsify:sparsify_command",
