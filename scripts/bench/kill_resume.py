@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -36,14 +37,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--strategy", default="uniform")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edgeprune-kill-") as folder:
-        report = measure(Path(folder), options.kills, random.Random(options.seed))
-    print(json.dumps({"kills": options.kills, "seed": options.seed, **report}, indent=2))
+        report = measure(Path(folder), options.kills, random.Random(options.seed), options.strategy)
+    about = {"kills": options.kills, "seed": options.seed, "strategy": options.strategy}
+    print(json.dumps({**about, **report}, indent=2))
     return 0 if report["same"] and not report["faults"] else 1
 
 
-def measure(folder: Path, kills: int, draw: random.Random) -> dict[str, Any]:
+def measure(folder: Path, kills: int, draw: random.Random, strategy: str) -> dict[str, Any]:
     """An undisturbed run, then runs that are killed at moments drawn from half of its length."""
     os.environ["EDGEPRUNE_LOCK"] = str(folder / "device.lock")
     project = folder / "digits"
@@ -51,7 +54,8 @@ def measure(folder: Path, kills: int, draw: random.Random) -> dict[str, Any]:
     settings = (project / "edgeprune.yaml").read_text()
     start = settings.index("budget:")
     end = settings.index("search:")
-    (project / "edgeprune.yaml").write_text(settings[:start] + BUDGET + settings[end:])
+    search = re.sub(r"strategy: \w+", f"strategy: {strategy}", settings[end:])
+    (project / "edgeprune.yaml").write_text(settings[:start] + BUDGET + search)
     started = time.monotonic()
     run(project, folder / "smooth").wait()
     seconds = time.monotonic() - started
