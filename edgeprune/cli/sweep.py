@@ -109,13 +109,13 @@ def sweep_command(
 
 
 def _lines(sweep: Sweep) -> list[str]:
-    from edgeprune.pipeline.sweep import FIGURES, dominated_by
+    from edgeprune.pipeline.sweep import dominated_by
     from edgeprune.records.figures import format_figure
     from edgeprune.report import measured_on
     from edgeprune.report.table import table
 
     figure = sweep.request.figure
-    names = ["accuracy", *dict.fromkeys([*([figure] if figure else []), *FIGURES])]
+    names = ["accuracy", *sweep.figures]
     predicting = [f"{figure} predicted"] if figure else []
     rows = [["aim", *predicting, *(f"{name}" for name in names), "trial", ""]]
 
@@ -133,8 +133,8 @@ def _lines(sweep: Sweep) -> list[str]:
         if trial.number in shown:
             notes.append("the same network as above")
         elif aimed is not None:
-            beaten = {name: dominated_by(trial, sweep.trials, name) for name in dict.fromkeys([figure or FIGURES[0]])}
-            notes += [f"dominated by trial {number}" for number in beaten.values() if number is not None]
+            better = dominated_by(trial, sweep.trials, sweep.figures[0])
+            notes += [] if better is None else [f"dominated by trial {better}"]
         if trial.outcome != "OK":
             notes.append(f"{trial.outcome}: {trial.message}")
         rows.append([aimed.aim.text if aimed else "dense", *guess, *cells, str(trial.number), "; ".join(notes)])

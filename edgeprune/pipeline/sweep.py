@@ -74,12 +74,17 @@ class Sweep:
                     "candidate": aimed.candidate.to_json(),
                     "predicted": {n: asdict(Figure(v, None, "estimated")) for n, v in aimed.predicted.items()},
                     **_measured(trial),
-                    "dominated_by": {figure: dominated_by(trial, self.trials, figure) for figure in FIGURES},
+                    "dominated_by": {figure: dominated_by(trial, self.trials, figure) for figure in self.figures},
                 }
                 for aimed, trial in self.points
             ],
             "measured_on": dict(self.measured_on),
         }
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """What points are compared in: first what was swept over."""
+        return tuple(dict.fromkeys([self.request.figure or FIGURES[0], *FIGURES]))
 
     @property
     def trials(self) -> tuple[Trial, ...]:

@@ -80,6 +80,8 @@ def _expanded(entries: list[str], text: str) -> list[str]:
         unit, step = numbers[0][2] if numbers[0] else "", second - first
         count = 0 if step == 0 else (last - second) / step
         if count < 1 or count > _MOST or abs(count - round(count)) > 1e-6:
-            raise UsageError(f"--over {text!r}: steps of {step:g}{unit} do not lead from {second:g} to {last:g}{unit}")
+            raise UsageError(
+                f"--over {text!r}: steps of {step:g}{unit} do not lead from {second:g}{unit} to {last:g}{unit}"
+            )
         found += [f"{second + step * number:g}{unit}" for number in range(1, round(count))]
     return found

@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["check_plot", "draw"]
 
 _SUFFIXES = (".png", ".svg")
-_FIGURES = {
-    "latency.p50": ("latency p50, ms", 1.0),
-    "peak_memory": ("peak memory, MB", 1e-6),
-    "size": ("size of the file, kB", 1e-3),
-}
+_UNITS = {"latency": ("ms", 1.0), "peak_memory": ("MB", 1e-6), "size": ("kB", 1e-3), "energy": ("mJ", 1.0)}
 
 
 def check_plot(path: Path) -> None:
@@ -49,9 +45,10 @@ def draw(sweep: Mapping[str, Any], path: Path) -> None:
 
     points: Sequence[Mapping[str, Any]] = sweep["points"]
     dense = sweep["dense"]
-    shown = [name for name in _FIGURES if _place(dense, name, 1.0) is not None]
+    names = points[0]["dominated_by"] if points else ()
+    shown = [name for name in names if _place(dense, name, 1.0) is not None]
     if not shown:
-        raise UsageError("there is nothing to draw: the dense model has no measured figure")
+        raise UsageError("there is nothing to draw: no point, or no measured figure of the dense model")
     with mpl.rc_context({"svg.hashsalt": "edgeprune", "font.size": 9}):
         picture = Figure(figsize=(4.2 * len(shown), 3.6), layout="constrained")
         axes = picture.subplots(1, len(shown), squeeze=False)[0]
@@ -66,16 +63,17 @@ def draw(sweep: Mapping[str, Any], path: Path) -> None:
 
 
 def _panel(axis: Axes, name: str, dense: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> None:
-    title, factor = _FIGURES[name]
+    unit, factor = _UNITS[name.partition(".")[0]]
+    networks = {point["trial"]: point for point in reversed(points) if point["trial"] != dense["trial"]}.values()
     front: list[tuple[float, float]] = []
     beaten: list[tuple[float, float]] = []
-    for point in {point["trial"]: point for point in points if point["trial"] != dense["trial"]}.values():
+    for point in networks:
         place = _place(point, name, factor)
         if place is not None:
             (front if point["dominated_by"][name] is None else beaten).append(place)
     predicted = [
         (point["predicted"][name]["value"] * factor, point["measured"]["accuracy"]["value"] * 100)
-        for point in points
+        for point in networks
         if name in point["predicted"] and _place(point, name, factor) is not None
     ]
     whole = _place(dense, name, factor)
@@ -87,7 +85,7 @@ def _panel(axis: Axes, name: str, dense: Mapping[str, Any], points: Sequence[Map
         axis.plot(*zip(*sorted(front), strict=True), "o-", color="C0", label="measured")
     if whole is not None:
         axis.plot(*whole, "*", color="C1", markersize=11, label="dense, measured")
-    axis.set_xlabel(title)
+    axis.set_xlabel(f"{name.replace('.', ' ').replace('_', ' ')}, {unit}")
     axis.grid(visible=True, alpha=0.3)
 
 
