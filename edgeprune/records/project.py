@@ -59,7 +59,7 @@ class SearchSettings:
     their output channels.
     """
 
-    strategy: str = "uniform"
+    strategy: str = "milp"
     importance: str = "l2"
     seed: int = 0
     round_to: int | None = None

@@ -68,7 +68,7 @@ def test_defaults_and_a_folder_as_path(folder: Path, monkeypatch: pytest.MonkeyP
     project = load_project(Path(folder.name))
     assert project.path == folder / "edgeprune.yaml"
     assert project.device == DeviceSettings("host", "local")
-    assert project.search == SearchSettings("uniform", "l2", 0, None, 8, 40)
+    assert project.search == SearchSettings("milp", "l2", 0, None, 8, 40)
     assert project.recovery == FineTuneSettings(6, 0.02, 0.9, 5e-4, 4.0, 0.9, None)
     assert project.export.format == "onnx"
     assert project.runs == folder / "runs"
