@@ -127,7 +127,10 @@ def _lines(advice: Advice) -> list[str]:
     recoveries = dict.fromkeys(m.recovery for m in advice.methods if m.recovery and m.kind != "int8")
     lines += [f"recovery: {', '.join(recoveries)}"] if recoveries else []
     if any(method.kind in ("int8", "both") for method in advice.methods):
-        lines.append(f"int8 is calibrated on {advice.calibrated_on}, and evaluated in this machine's ONNX Runtime")
+        lines.append(
+            f"int8 is calibrated on {advice.calibrated_on}, and evaluated in this machine's ONNX Runtime, "
+            "where the device computes the same"
+        )
     advised = advice.recommendation
     return [*lines, "", *(f"- {reason}" for reason in advised.reasons), "", f"recommended: {advised.text}"]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -33,6 +35,7 @@ class RuntimeModule(nn.Module):
         except Exception as error:  # onnxruntime's exceptions share no other base
             raise UsageError(f"ONNX Runtime cannot load {artifact.path.name}: {error}") from error
         self._inputs = tuple(spec.name for spec in artifact.inputs)
+        self._outputs = tuple(spec.name for spec in artifact.outputs)
         with torch.no_grad():
             self._template, self._form = pytree.tree_flatten(like(*example_inputs))
         # Tasks ask a module's parameters where to compute.
@@ -41,7 +44,14 @@ class RuntimeModule(nn.Module):
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
         """The outputs, in the structure of `like`'s."""
         given = (*args, *kwargs.values())
-        feeds = {n: t.detach().contiguous().numpy() for n, t in zip(self._inputs, given, strict=True)}
-        outputs = (torch.from_numpy(output) for output in self._session.run(None, feeds))
+        outputs = (torch.from_numpy(output) for output in self.run(self.feeds(given)).values())
         leaves = [next(outputs) if isinstance(leaf, Tensor) else leaf for leaf in self._template]
         return pytree.tree_unflatten(leaves, self._form)
+
+    def feeds(self, inputs: Sequence[Tensor]) -> dict[str, NDArray[Any]]:
+        """The inputs as the runtime takes them, by name."""
+        return {n: t.detach().contiguous().numpy() for n, t in zip(self._inputs, inputs, strict=True)}
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """The outputs by name, in the model's order."""
+        return dict(zip(self._outputs, self._session.run(None, dict(feeds)), strict=True))

@@ -14,12 +14,15 @@ from edgeprune.measure import comparison, results
 from edgeprune.measure.energy_run import EnergyRun
 from edgeprune.measure.link import agent_inputs, check_unchanged
 from edgeprune.measure.operators import OperatorSession
+from edgeprune.measure.outputs import device_outputs
 from edgeprune.progress import Step
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.comparison import Comparison
 from edgeprune.records.measurement import Measurement
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from edgeprune.measure.recording import Recording
     from edgeprune.records.profile import MeasurementPolicy
 
@@ -173,4 +176,18 @@ class Session(OperatorSession):
             provenance=self._provenance(started_at, frame),
             warnings=results.condition_warnings(frame.get("conditions") or {}, self._cpus),
             seconds=time.monotonic() - started,
+        )
+
+    def outputs(self, artifact: Artifact, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """What the device computes for these inputs, by the output's name; raises what `device_outputs` does."""
+        check_unchanged(artifact)
+        policy = self.policy
+        return device_outputs(
+            self._alive(),
+            self.target,
+            self._sent(artifact),
+            inputs,
+            runtime=policy.runtime,
+            threads=policy.threads,
+            deadline_s=policy.deadline_s,
         )

@@ -36,6 +36,7 @@ _RATIOS = (0.3, 0.5)  # of the channels
 _ZEROS = 0.8  # of the weights
 _WORKERS = 5  # of each comparison: ratios are to be told apart from 1, not from each other
 _BYTES = 4  # of a weight
+_SAME = 0.05  # of the largest output: steps of int8 that processors round differently
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,9 @@ class _Scale:
                 latency = Ratio(compared.ratio, compared.lower, compared.upper, change)  # type: ignore[arg-type]
                 ratios = {"latency": latency, **ratios}
         judged = variant.judgement
+        if measured.outcome is Outcome.OK and (otherwise := self._otherwise(variant)):
+            judged = replace(judged, accuracy=None, agreement=None, relative_error=None, missing=otherwise)
+            figures.pop("accuracy", None)
         if judged.missing:
             missing["accuracy"] = judged.missing
         before = self.variant.judgement.accuracy
@@ -192,6 +196,26 @@ class _Scale:
             check=self.budget.check(figures, self.figures),
             missing=missing,
         )
+
+    def _otherwise(self, variant: Variant) -> str:
+        """Why the figures of quality do not hold for the device: it computes something else. Empty where they do."""
+        from edgeprune.export.parity import relative_error
+
+        if variant.computed is None:
+            return ""
+        inputs, here = variant.computed
+        try:
+            there = self.session.outputs(variant.artifact, inputs)
+        except TargetError as error:
+            return (
+                f"whether the device computes int8 as this machine, which evaluates it, is not known: {error.message}"
+            )
+        except UsageError:  # outputs that are too large to be sent
+            return ""
+        worst = max(relative_error(there[name], array) for name, array in here.items())
+        if worst <= _SAME:
+            return ""
+        return f"the device computes int8 otherwise than this machine, which evaluates it: {worst:.1%} of the outputs"
 
 
 @dataclass(slots=True)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import TaskError, UsageError
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records.artifact import Artifact
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import nn
 
     from edgeprune.export.quantize import Scheme
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Judgement", "Variant", "Variants", "calibration_batches"]
 
 _CALIBRATION_BATCHES = 8
+
+Arrays = Mapping[str, "NDArray[Any]"]  # by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +40,15 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A file to measure, what it is worth, and how accuracy was got back."""
+    """A file to measure, how good it is, and how accuracy was got back.
+
+    `computed`, of what another machine may compute otherwise: inputs and outputs of this machine's runtime.
+    """
 
     artifact: Artifact
     judgement: Judgement
     recovery: str = ""
-    model: Pruned | None = None
+    computed: tuple[Arrays, Arrays] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,9 @@ class Variants:
             judgement = self._judged(module)
         except TaskError as error:
             judgement = Judgement(missing=f"the task cannot evaluate the int8 file: {error.message}")
-        return Variant(artifact, judgement, f"{variant.recovery}; then calibrated, not trained", variant.model)
+        feeds = module.feeds(self.captured.example_inputs)
+        recovery = f"{variant.recovery}; then calibrated, not trained"
+        return Variant(artifact, judgement, recovery, (feeds, module.run(feeds)))
 
     def _recovered(self, model: Pruned, name: str) -> Variant:
         """With batch-norm statistics of the task's own batches, where it has any."""
@@ -116,7 +124,7 @@ class Variants:
             with reproducible(self.seed):
                 batches = reestimate(model.module, self.task.train_batches(), self.task.loss, progress=self.progress)
             recovery = "batch-norm re-estimation" if batches else "none: no batch-norm statistics"
-        return Variant(self._exported(model, name), self._judged(model.module), recovery, model)
+        return Variant(self._exported(model, name), self._judged(model.module), recovery)
 
     def _exported(self, model: Captured | Pruned, name: str) -> Artifact:
         from edgeprune import registry

@@ -35,6 +35,16 @@ def test_the_device_computes_what_this_machine_does(session: Session, tmp_path: 
     assert "inputs.bin" not in {file.name for file in Path(session.target.folder).iterdir()}
 
 
+def test_a_session_is_asked_for_the_outputs_of_an_artifact(session: Session, tmp_path: Path) -> None:
+    artifact = chain_of_matmuls(tmp_path / "chain.onnx", width=32, layers=1)
+    values = np.ones((2, 32), np.float32)
+    found = session.outputs(artifact, {"y0": values})
+    here = onnxruntime.InferenceSession(str(artifact.path), providers=["CPUExecutionProvider"]).run(
+        None, {"y0": values}
+    )
+    np.testing.assert_allclose(found["y1"], here[0], rtol=1e-5)
+
+
 def test_failures_carry_their_outcome(session: Session, tmp_path: Path) -> None:
     path = chain_of_matmuls(tmp_path / "chain.onnx", width=32, layers=1).path
     model = session.target.upload(path, path.name)

@@ -16,6 +16,7 @@ from torch import nn
 
 from edgeprune.cli.main import run_cli
 from edgeprune.errors import CannotMeasureError
+from edgeprune.export.quantize import SCHEMES
 from edgeprune.graph.capture import capture
 from edgeprune.measure import session
 from edgeprune.pipeline import advise as pipeline
@@ -193,6 +194,25 @@ def test_what_cannot_be_made_is_told_with_its_reason(folder: Path) -> None:
     found = advise(captured, profile=folder / "quick.yaml", methods=("structured",))
     assert [method.missing[""] for method in found.methods] == ["the model has no channels that can go"] * 2
     assert found.recommendation.method is None
+
+
+def test_the_accuracy_of_int8_is_not_told_where_the_device_computes_something_else(
+    folder: Path, onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = session.Session.outputs
+    monkeypatch.setattr(
+        session.Session, "outputs", lambda *args: {name: array * 1.5 for name, array in real(*args).items()}
+    )
+    monkeypatch.setattr("edgeprune.export.quantize.SCHEMES", SCHEMES[:1])
+    examples = tmp_path / "examples.npy"
+    np.save(examples, np.random.default_rng(0).normal(size=(64, 16)).astype(np.float32))
+    profile = folder / "quick.yaml"
+    (method,) = advise(capture(onnx_file), profile=profile, calibration=examples, methods=("int8",)).methods
+    assert method.agreement is None
+    assert method.relative_error is None
+    assert method.missing["accuracy"].startswith("the device computes int8 otherwise than this machine")
+    assert method.missing["accuracy"].endswith("50.0% of the outputs")
+    assert "latency" in method.ratios
 
 
 def test_a_device_out_of_reach_is_exit_code_3(onnx_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
