@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -55,7 +60,8 @@ def solve(problem: Problem, *, gap: float = GAP, seconds: float = _SECONDS) -> S
 
     def run(integral: NDArray[np.uint8], upper: NDArray[np.float64]) -> Any:
         bounds = Bounds(lower, upper)
-        return milp(cost * scale, integrality=integral, bounds=bounds, constraints=constraints, options=options)
+        with _silenced():
+            return milp(cost * scale, integrality=integral, bounds=bounds, constraints=constraints, options=options)
 
     integral = np.asarray(programme.integral, dtype=np.uint8)
     bound = -np.inf
@@ -65,7 +71,7 @@ def solve(problem: Problem, *, gap: float = GAP, seconds: float = _SECONDS) -> S
         if root.x is None:
             return Infeasible(proved=root.status == _INFEASIBLE)
         bound = float(root.fun)
-        options["mip_rel_gap"] = gap / 8  # the rest of it is the relaxation's
+        options["mip_rel_gap"] = gap / 4  # the rest of it is the relaxation's
         found = run(integral, _near(programme, root.x, upper))
     if found is None or found.x is None:
         found = run(integral, upper)
@@ -75,6 +81,24 @@ def solve(problem: Problem, *, gap: float = GAP, seconds: float = _SECONDS) -> S
         bound = float(found.mip_dual_bound)
     choice = programme.chosen(found.x)
     return Solution(choice, _value(problem, choice), _gap(float(found.fun), bound))
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """HiGHS prints remarks of its own to the process's standard output, which is for data."""
+    flush = ctypes.CDLL(None).fflush  # what C still holds back would come out later
+    sys.stdout.flush()
+    flush(None)
+    kept = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        flush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _near(programme: Programme, relaxation: NDArray[np.float64], upper: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import scipy.optimize
 
 from edgeprune.search.base import BlockSpace, GroupSpace, SearchSpace
 from edgeprune.search.costs import CostModel, MetricModel, Sum, Term
@@ -189,3 +193,18 @@ def test_a_large_problem_is_solved_near_its_relaxation(monkeypatch: pytest.Monke
         assert optimum - 1e-9 <= found.value <= optimum / (1 - found.gap) + 1e-9
         assert all(value(posed, figure, found.choice) <= limit * (1 + 1e-6) for figure, limit in posed.limits.items())
     assert solve(problem(0, 0.02)) == Infeasible(proved=True)
+
+
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    libc = ctypes.CDLL(None)
+
+    def chatty(*_: Any, **__: Any) -> Any:
+        libc.puts(b"transformNewIntegerFeasibleSolution tmpSolver.run();")  # as HiGHS does now and then
+        return original(*_, **__)
+
+    original = scipy.optimize.milp
+    monkeypatch.setattr(scipy.optimize, "milp", chatty)
+    sys.stdout.write("before\n")
+    assert isinstance(solve(problem(0, 0.5)), Solution)
+    sys.stdout.write("after\n")
+    assert capfd.readouterr().out == "before\nafter\n"
