@@ -8,7 +8,7 @@ Every cell brings one network (`search_models.py`) to a share of its dense media
 one thread) and fine-tunes it with the same settings; only what is pruned differs. A latency counts as within the limit
 when its upper confidence bound is. `in turn` is the ratio of pruned to dense when both run side by side at the end: it
 tells whether cells can be compared. Spread is the standard deviation over the seeds; cells that are not "accepted" are
-left out of means.
+left out of means. With 1,000 to 3,000 test examples the accuracy of one cell has a standard error of 0.4 to 1 point.
 
 Torch-Pruning must be importable beside edgeprune, without what it would pull:
 
