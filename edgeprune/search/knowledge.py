@@ -14,7 +14,7 @@ from edgeprune.records.trial import Stage, Trial
 from edgeprune.search.base import SearchSpace
 from edgeprune.search.calibration import calibrated, residual_margin
 from edgeprune.search.costs import MetricModel
-from edgeprune.search.limits import accuracy_state, device_state, ruled_out
+from edgeprune.search.limits import accuracy_state, device_state, pressure, ruled_out
 from edgeprune.search.problem import Choice, predicted_loss
 
 __all__ = ["Knowledge"]
@@ -113,16 +113,38 @@ class Knowledge:
         """The limits, less what measuring adds (the upper confidence bound) and what prediction may miss.
 
         With `slack`, so far of the way (in logarithms) back to the dense model; `margin` is the share of the safety
-        margin that is kept.
+        margin that is kept. What final measurements exceeded a limit by tightens it by as much.
         """
-        found = {}
+        found, excess = {}, self.excess()
         for figure, metric in self.metrics().items():
             if figure in self.limits:
                 limit = self.limits[figure]
-                aim = limit / (self._upper_ratio(figure) * (1 + margin * metric.margin))
+                aim = limit / (self._upper_ratio(figure) * (1 + margin * metric.margin) * excess.get(figure, 1.0))
                 whole = metric.predict(Candidate())
                 found[figure] = aim * (whole / aim) ** slack if 0 < aim < whole else aim
         return found
+
+    def excess(self) -> dict[str, float]:
+        """Per figure the most that the upper bound of a final measurement was times the limit, where it was above."""
+        found: dict[str, float] = {}
+        for trial in self.trials:
+            if trial.stage is Stage.FINAL:
+                for figure, ratio in pressure(self.budget, trial, self.dense).items():
+                    if ratio > max(1.0, found.get(figure, 0.0)):
+                        found[figure] = ratio
+        return found
+
+    def well_within(self) -> list[Trial]:
+        """Those of `met` that would be within the limits even where a final measurement exceeds them as before."""
+        excess = self.excess()
+        return [
+            trial
+            for trial in self.met()
+            if all(
+                ratio * excess.get(figure, 1.0) <= 1.0
+                for figure, ratio in pressure(self.budget, trial, self.dense).items()
+            )
+        ]
 
     def caps(self) -> dict[str, float]:
         """What must be smaller than a network that the device could not run, or that missed an unplanned limit."""

@@ -30,7 +30,7 @@ __all__ = ["Planned"]
 _ROUNDS = ((0.25, 1.0), (0.06, 1.0), *((0.0, 1.0),) * 4, *((0.0, 0.0),) * 3)
 _REPAIR = ((0.0, 1.0),) * 2  # after a final measurement that missed the limits
 _MOST_MEASURED = 15
-_FINALS = 3
+_FINALS = 4
 _RESERVED = 4  # measurements that the rounds leave to the ranking and the finish
 _DIVERSE = 2  # how many more near-optima are measured before the ranking
 _TUNED = 4
@@ -201,7 +201,7 @@ class Planned(ScriptedStrategy):
     def _unfinished(self) -> list[Trial]:
         """Trials within the device's limits without a final one, those of the least predicted loss first."""
         finished = self._finished()
-        pool = [trial for trial in self._known.met() if trial.candidate.id not in finished]
+        pool = [trial for trial in self._known.well_within() if trial.candidate.id not in finished]
         return sorted(
             pool, key=lambda trial: (predicted_loss(self._space, Choice.of(trial.candidate, self._space)), trial.number)
         )
