@@ -19,7 +19,10 @@ from edgeprune import errors
 from edgeprune.cli import main as boundary
 from edgeprune.cli.main import cli, run_cli
 
-COMMANDS = ["init", "run", "report", "explain", "prune", "sparsify", "verify", "export", "measure", "device"]
+COMMANDS = [
+    *("init", "run", "report", "advise", "plan", "sweep", "explain", "prune", "sparsify", "verify", "export"),
+    *("measure", "device"),
+]
 DEVICE_COMMANDS = ["setup", "check", "remove", "list", "show", "schema", "probe", "trust"]
 
 
