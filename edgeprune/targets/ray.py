@@ -7,9 +7,10 @@ that resource, two runs never measure on the device at once; the second waits.
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -47,8 +48,10 @@ class Cluster:
         ray = ray_module()
         if not ray.is_initialized():
             try:
-                ray.init(address=self.address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-            except (ConnectionError, ValueError, RuntimeError) as error:
+                _probe(self.address)
+                with _one_try():
+                    ray.init(address=self.address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+            except (OSError, ValueError, RuntimeError) as error:
                 raise UsageError(
                     f"no Ray cluster at {self.address!r}: {error}",
                     hint="start one (ray start --head), or name its address: executor: {address: 10.0.0.1:6379}",
@@ -62,6 +65,31 @@ class Cluster:
         if self._own:
             ray_module().shutdown()
         self._own = False
+
+
+@contextmanager
+def _one_try() -> Iterator[None]:
+    """Where something else answers at the address, Ray tries 20 times, each for most of a minute."""
+    name = "RAY_gcs_server_port_wait_time_s"
+    before = os.environ.get(name)
+    os.environ[name] = before or "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+
+
+def _probe(address: str) -> None:
+    """Raise OSError or ValueError where nothing listens: Ray itself would try for minutes, and then end the process."""
+    address = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    if address == "auto":
+        return  # Ray knows of the clusters on this machine
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        raise ValueError("an address is host:port")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S / 3):
+        pass
 
 
 class RayTarget:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from edgeprune.records.trial import Job
 
 __all__ = ["LocalExecutor"]
 
+_LOOK_S = 1.0
 _COMMAND = [sys.executable, "-m", "edgeprune.pipeline.executors.worker"]
 
 
@@ -115,10 +117,27 @@ class _Worker:
         with suppress(OSError, ValueError):  # of a closed pipe: no reply is what tells
             self._process.stdin.write(b"".join(part.encode() + b"\n" for part in (self._plan, *parts)))
             self._process.stdin.flush()
-            reply = self._process.stdout.readline()
+            reply = self._read(self._process.stdout.fileno())
         if not reply.endswith(b"\n"):
             raise Lost(self._how_it_ended())
         return reply.decode()
+
+    def _read(self, output: int) -> bytes:
+        """One line, or less when the process ended: what it started may hold the pipe open for longer."""
+        poll = select.poll()
+        poll.register(output, select.POLLIN)
+        reply = b""
+        while not reply.endswith(b"\n"):
+            ended = self._process.poll() is not None
+            if poll.poll(0 if ended else _LOOK_S * 1000):
+                part = os.read(output, 1 << 16)
+                reply += part
+                if part:
+                    continue
+                break
+            if ended:
+                break
+        return reply
 
     def end(self) -> None:
         """Kill it and whatever it started."""

@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +23,7 @@ def main() -> None:
     os.dup2(2, 1)
     lines: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_read, args=(requests, lines), daemon=True).start()
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
     from edgeprune.pipeline.executors.work import work
 
     while True:
@@ -31,9 +33,21 @@ def main() -> None:
 
 
 def _read(requests: BinaryIO, lines: queue.Queue[str]) -> None:
-    """Hand lines on. When the driver is gone, so is this process, whatever it is at, and what it started."""
+    """Hand lines on until the driver is gone."""
     for line in requests:
         lines.put(line.decode().rstrip("\n"))
+    _end()
+
+
+def _watch(driver: int) -> None:
+    """See the driver's death even where processes that it started hold the pipe open."""
+    while os.getppid() == driver:
+        time.sleep(1.0)
+    _end()
+
+
+def _end() -> None:
+    """End this process, whatever it is at, and what it started."""
     shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)  # the executor's own
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
