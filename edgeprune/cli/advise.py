@@ -124,7 +124,7 @@ def _lines(advice: Advice) -> list[str]:
     if advice.measurement.provenance is not None:
         lines.append(measured_on.of_provenance(advice.measurement.provenance))
     lines += [f"warning: {text}" for text in advice.warnings]
-    recoveries = dict.fromkeys(m.recovery for m in advice.methods if m.recovery and m.kind != "int8")
+    recoveries = dict.fromkeys(m.recovery for m in advice.methods if m.recovery and m.kind in ("structured", "sparse"))
     lines += [f"recovery: {', '.join(recoveries)}"] if recoveries else []
     if any(method.kind in ("int8", "both") for method in advice.methods):
         lines.append(

@@ -253,10 +253,15 @@ def _compose(methods: Sequence[Method]) -> list[str]:
         parts = [method for method in methods if _is_part(method, both)]
         if both.kind == "both" and "latency" in both.ratios and len(parts) == 2:
             told = ", ".join(f"{part.name} {part.ratios['latency'].value:.3f} x" for part in parts)
-            better = all(both.ratios["latency"].value < part.ratios["latency"].value for part in parts)
-            verb = "adds to latency's gain" if better else "is no faster than the better of the two"
+            better = all(_below(both.ratios["latency"], part.ratios["latency"]) for part in parts)
+            verb = "gains more latency than each alone" if better else "is not proved to be faster than each alone"
             found.append(f"{both.name} {verb}: {both.ratios['latency'].value:.3f} x, alone {told}")
     return found
+
+
+def _below(one: Ratio, other: Ratio) -> bool:
+    """Whether the intervals lie apart."""
+    return one.upper is not None and other.lower is not None and one.upper < other.lower
 
 
 def _is_part(method: Method, both: Method) -> bool:
