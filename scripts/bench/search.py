@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 import tempfile
@@ -101,6 +102,7 @@ def _cell(cell: Cell, task: Any, options: argparse.Namespace, progress: Progress
     name = f"{cell.network}-{cell.method}-{cell.target:g}-{cell.seed}"
     with tempfile.TemporaryDirectory(prefix="edgeprune-bench-") as folder:
         run_dir = (options.runs or Path(folder)).resolve() / name
+        shutil.rmtree(run_dir, ignore_errors=True)  # of a cell that was killed: its seconds would be wrong
         try:
             if cell.method in RIVALS:
                 from torch_pruning_side import theirs
