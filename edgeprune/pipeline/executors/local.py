@@ -19,6 +19,7 @@ from edgeprune.pipeline.building import Built
 from edgeprune.pipeline.executors import work
 from edgeprune.pipeline.executors.ahead import Ahead, Lost
 from edgeprune.pipeline.executors.base import OnLost, Plan
+from edgeprune.pipeline.executors.worker import TEMP_PREFIX
 from edgeprune.progress import Progress
 from edgeprune.records.project import ExecutorSettings
 from edgeprune.records.trial import Job
@@ -42,7 +43,7 @@ class LocalExecutor:
         self._temp: Path | None = None
 
     def __enter__(self) -> LocalExecutor:
-        self._temp = Path(tempfile.mkdtemp(prefix="edgeprune-workers-"))
+        self._temp = Path(tempfile.mkdtemp(prefix=TEMP_PREFIX))
         return self
 
     def __exit__(
@@ -106,7 +107,11 @@ class _Worker:
         }
         self._plan = plan.to_text()
         self._process = subprocess.Popen(
-            _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
+            [*_COMMAND, temp],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
         )
 
     def ask(self, *parts: str) -> str:

@@ -131,13 +131,12 @@ class RayExecutor:
         ray = ray_module()
         with self._lock:
             self._closed = True
-            running = {stream.completed(): stream for stream in self._running}
-        for force in (False, True):  # the gentle way leaves no folder on the node
-            for stream in running.values():
-                with suppress(ray.exceptions.RayError):
-                    ray.cancel(stream, force=force)
-            left = ray.wait(list(running), num_returns=len(running), timeout=_END_S)[1] if running else []
-            running = {done: running[done] for done in left}
+            running = list(self._running)
+        for stream in running:  # a generator heeds nothing gentler; the folder it leaves goes with the next job there
+            with suppress(ray.exceptions.RayError):
+                ray.cancel(stream, force=True)
+        if running:
+            ray.wait([stream.completed() for stream in running], num_returns=len(running), timeout=_END_S)
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -6,17 +6,19 @@ import os
 import queue
 import shutil
 import signal
-import tempfile
+import sys
 import threading
 import time
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["main"]
+__all__ = ["TEMP_PREFIX", "main"]
+
+TEMP_PREFIX = "edgeprune-workers-"
 
 
 def main() -> None:
-    """Serve; what the task prints goes to stderr."""
+    """Serve; what the task prints goes to stderr. The argument is the executor's own temporary folder."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -48,7 +50,9 @@ def _watch(driver: int) -> None:
 
 def _end() -> None:
     """End this process, whatever it is at, and what it started."""
-    shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)  # the executor's own
+    # Not tempfile.gettempdir(), which is that of the machine once another worker removed this one.
+    if len(sys.argv) == 2 and Path(sys.argv[1]).name.startswith(TEMP_PREFIX):
+        shutil.rmtree(sys.argv[1], ignore_errors=True)
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
