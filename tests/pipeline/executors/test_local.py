@@ -90,9 +90,12 @@ def test_workers_die_with_a_driver_that_is_killed(tmp_path: Path) -> None:
     )
     temp = tmp_path / "tmp"
     temp.mkdir()
+    (temp / "keep").touch()
     other = tmp_path / "other"
     driver = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(tmp_path)], env={**os.environ, "TMPDIR": str(temp)}, start_new_session=True
+        [sys.executable, "-c", DRIVER, str(tmp_path)],
+        env={**os.environ, "TMPDIR": str(temp), "TEMP": str(temp)},
+        start_new_session=True,
     )
     try:
         wait_until(lambda: (other.exists() and other.read_text()) or driver.poll() is not None)
@@ -102,7 +105,7 @@ def test_workers_die_with_a_driver_that_is_killed(tmp_path: Path) -> None:
         driver.wait()
         wait_until(lambda: not [worker for worker in workers if worker.is_running()])
         assert psutil.pid_exists(int(other.read_text()))
-        wait_until(lambda: not list(temp.glob("edgeprune-workers-*")))
+        assert list(temp.iterdir()) == [temp / "keep"]
     finally:
         os.killpg(driver.pid, signal.SIGKILL)
 
