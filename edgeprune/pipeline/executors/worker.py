@@ -53,7 +53,9 @@ def _end() -> None:
     # Not tempfile.gettempdir(), which is that of the machine once another worker removed this one.
     if len(sys.argv) == 2 and Path(sys.argv[1]).name.startswith(TEMP_PREFIX):
         shutil.rmtree(sys.argv[1], ignore_errors=True)
-    os.killpg(os.getpgrp(), signal.SIGKILL)
+    if os.getpgrp() == os.getpid():  # the driver starts it so; a group of others is not its to end
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
