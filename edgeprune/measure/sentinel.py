@@ -12,8 +12,9 @@ from typing import Any
 
 from edgeprune.records.measurement import Measurement
 
-__all__ = ["EVERY_S", "EVERY_TRIALS", "LEAST_DRIFT", "Drift", "Sentinel", "drift"]
+__all__ = ["EVERY_S", "EVERY_TRIALS", "FIRST_TRIALS", "LEAST_DRIFT", "Drift", "Sentinel", "drift"]
 
+FIRST_TRIALS = 1  # soon: limits that are relative to the dense model stand on its first measurement
 EVERY_TRIALS = 10
 EVERY_S = 900.0
 LEAST_DRIFT = 0.05  # medians of fresh processes on an idle device differ by some per cent
@@ -41,30 +42,35 @@ class Drift:
 
 
 class Sentinel:
-    """Says when the dense model is due again: after so many trials or so much time, and when a run is resumed."""
+    """Says when the dense model is due again: soon, then after so many trials or so much time, and when resumed."""
 
     def __init__(
         self,
         every_trials: int = EVERY_TRIALS,
         every_s: float = EVERY_S,
         clock: Callable[[], float] = time.monotonic,
+        first_trials: int = FIRST_TRIALS,
     ) -> None:
         self._every_trials = every_trials
         self._every_s = every_s
         self._clock = clock
+        self._first_trials = first_trials
+        self._measured = 0
         self._trials = 0
         self._last: float | None = None
 
     def dense_measured(self) -> None:
         """Counting begins anew."""
         self._trials, self._last = 0, self._clock()
+        self._measured += 1
 
     def is_due(self) -> bool:
         """Call it once after each measured trial."""
         self._trials += 1
         if self._last is None:
             return True  # resumed: who knows what happened to the device
-        return self._trials >= self._every_trials or self._clock() - self._last >= self._every_s
+        trials = self._first_trials if self._measured == 1 else self._every_trials
+        return self._trials >= min(trials, self._every_trials) or self._clock() - self._last >= self._every_s
 
 
 def drift(first: Measurement, now: Measurement) -> Drift | None:

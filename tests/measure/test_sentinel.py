@@ -16,6 +16,8 @@ def measured(p50: float, half: float = 0.01) -> Measurement:
 def test_due_after_so_many_trials() -> None:
     sentinel = Sentinel(every_trials=3, every_s=1e9)
     sentinel.dense_measured()
+    assert sentinel.is_due()  # once soon: all relative limits stand on the first measurement
+    sentinel.dense_measured()
     assert [sentinel.is_due() for _ in range(3)] == [False, False, True]
     sentinel.dense_measured()
     assert not sentinel.is_due()
@@ -23,7 +25,7 @@ def test_due_after_so_many_trials() -> None:
 
 def test_due_after_so_much_time() -> None:
     now = [0.0]
-    sentinel = Sentinel(every_trials=100, every_s=60, clock=lambda: now[0])
+    sentinel = Sentinel(every_trials=100, every_s=60, clock=lambda: now[0], first_trials=100)
     sentinel.dense_measured()
     now[0] = 59
     assert not sentinel.is_due()

@@ -333,7 +333,7 @@ def test_a_device_that_drifts_is_found_out(
 ) -> None:
     session = Warming()
     evaluate = trials(captured, task, tmp_path, session)
-    evaluate.sentinel = Sentinel(every_trials=2, every_s=1e9)
+    evaluate.sentinel = Sentinel(every_trials=2, every_s=1e9, first_trials=2)
     dense = evaluate(Candidate(), Stage.MEASURE, 0)
     first, second = (evaluate(half, Stage.MEASURE, number) for number in (1, 2))
     assert "dense_again" not in first.details
