@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -295,7 +296,7 @@ def test_what_is_exact_or_missing_is_said_once(artifact: Path, capsys: pytest.Ca
     lines = capsys.readouterr().out.splitlines()
     assert f"size: {format_size(artifact.stat().st_size)}" in lines
     (memory,) = [line for line in lines if line.startswith("peak_memory: ")]
-    assert "(up to " in memory  # of several workers, which never agree to the byte
+    assert re.fullmatch(r"peak_memory: [\d.]+ MB( \(up to [\d.]+ MB\))?", memory)  # where the noise is to be seen
     assert sum("no power sensor" in line for line in lines) == 1
     assert "limit energy 1J: unknown: missing" in lines
 
