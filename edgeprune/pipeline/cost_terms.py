@@ -11,30 +11,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeprune.pipeline.signatures import signature_of
 from edgeprune.records.candidate import Candidate
-from edgeprune.records.operators import (
-    ACTIVATIONS,
-    AttentionSignature,
-    ConvSignature,
-    LinearSignature,
-    MatMulSignature,
-    OperatorSignature,
-    OperatorTiming,
-)
+from edgeprune.records.operators import ConvSignature, LinearSignature, OperatorSignature, OperatorTiming
 from edgeprune.search.base import SearchSpace
 from edgeprune.search.costs import MetricModel, Sum, Term
 
 if TYPE_CHECKING:
     from edgeprune.graph.captured import Captured
-    from edgeprune.graph.shapes import Concrete, OperatorShape
+    from edgeprune.graph.shapes import OperatorShape
     from edgeprune.graph.sizes import Size
 
-__all__ = ["Layer", "latency_terms", "layers", "memory_model", "signature_of", "size_model", "wanted"]
+__all__ = ["Layer", "latency_terms", "layers", "memory_model", "size_model", "wanted"]
 
 _MOST_SUMS = 40  # values of a width that several groups add up to
 _MOST_PER_AXIS = 8  # widths of a group at which an operator of two groups is timed; between them it is interpolated
@@ -202,38 +195,6 @@ def size_model(shapes: Sequence[OperatorShape], space: SearchSpace, dense_bytes:
     model = MetricModel("size", tuple(terms))
     dense = sum(float(term.table[(-1,) * term.table.ndim]) for term in terms)
     return MetricModel("size", tuple(terms), offset=dense_bytes - dense) if model.terms else model
-
-
-def signature_of(concrete: Concrete) -> OperatorSignature | None:
-    """What a micro-benchmark of the operator is made from; None where there is none of its kind."""
-    settings: dict[str, Any] = dict(concrete.settings)
-    activation = concrete.activation if concrete.activation in ACTIVATIONS else ""
-    if concrete.kind in ("conv", "depthwise", "grouped", "conv_transpose"):
-        (batch, channels, *size), (_, out, *_) = concrete.inputs[0], concrete.outputs[0]
-        return ConvSignature(
-            in_channels=channels,
-            out_channels=out,
-            in_size=tuple(size),
-            kernel=tuple(settings["kernel"]),
-            stride=tuple(settings["stride"]),
-            padding=tuple(settings["padding"]),
-            dilation=tuple(settings["dilation"]),
-            groups=int(settings.get("groups", 1)),
-            activation=activation,
-            transposed=concrete.kind == "conv_transpose",
-            output_padding=tuple(settings.get("output_padding", ())) if concrete.kind == "conv_transpose" else (),
-            batch=batch,
-        )
-    if concrete.kind == "linear":
-        given, made = concrete.inputs[0], concrete.outputs[0]
-        rows = int(np.prod(given[:-1]))
-        return LinearSignature(rows, given[-1], made[-1], bias=len(concrete.parameters) > 1, activation=activation)
-    if concrete.kind == "matmul" and len(concrete.inputs) == 2:
-        left, right = concrete.inputs
-        return MatMulSignature(int(np.prod(left[:-2])), left[-2], left[-1], right[-1])
-    if concrete.kind == "attention":
-        return AttentionSignature(*concrete.inputs[0])
-    return None
 
 
 def _per_axis(groups: Sequence[str]) -> int:

@@ -19,6 +19,7 @@ from edgeprune.graph.schedule import schedule
 from edgeprune.graph.shapes import inner_groups, operator_shapes, operators_at
 from edgeprune.pipeline import cost_terms
 from edgeprune.pipeline.costs import cost_model, kept_timings
+from edgeprune.pipeline.signatures import signature_of
 from edgeprune.pipeline.space import search_space
 from edgeprune.records.budget import Budget
 from edgeprune.records.candidate import Candidate
@@ -86,7 +87,7 @@ def test_contractions_cost_what_was_timed_at_every_choice(captured: Captured, sp
     for candidate in random_candidates(space, 25, seed=0, drop_share=0.4):
         kept = {group: len(units) for group, units in candidate.kept.items()}
         signatures = [
-            cost_terms.signature_of(concrete)
+            signature_of(concrete)
             for concrete in operators_at(shapes, kept, candidate.dropped_blocks).values()
             if concrete.kind in contractions
         ]
