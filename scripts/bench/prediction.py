@@ -36,9 +36,10 @@ from edgeprune.pipeline.export import export
 from edgeprune.pipeline.planning import device_timer
 from edgeprune.pipeline.space import search_space
 from edgeprune.progress import Progress
+from edgeprune.records.artifact import Artifact
 from edgeprune.records.budget import Budget
 from edgeprune.records.candidate import Candidate
-from edgeprune.records.figures import figures_of
+from edgeprune.records.figures import Figure, figures_of
 from edgeprune.search.base import BlockSpace, SearchSpace
 from edgeprune.search.calibration import calibrated
 from edgeprune.search.costs import MetricModel
@@ -57,6 +58,7 @@ def main() -> int:
     parser.add_argument("--learn", type=int, default=10, help="whole networks that the model is recalibrated on")
     parser.add_argument("--drop-share", type=float, default=0.15, help="chance of each block to be dropped")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--in-turn", action="store_true", help="latency alone, in turn with the dense network's")
     options = parser.parse_args()
     found = {}
     with open_progress() as progress:
@@ -76,14 +78,18 @@ def _network(task: Any, options: argparse.Namespace, progress: Progress) -> dict
     fresh = random_candidates(space, options.candidates, options.seed, drop_share=options.drop_share)
     with tempfile.TemporaryDirectory(prefix="edgeprune-bench-") as folder, open_session(progress) as session:
         path = Path(folder) / "model.onnx"
-        dense = figures_of(session.measure(artifact := export(captured, path)), artifact, None)
+        artifact = export(captured, path.with_name("dense.onnx"))
+        dense = figures_of(session.measure(artifact), artifact, None)
+        against = artifact if options.in_turn else None
+        if against is not None:
+            dense = {**dense, "latency.p50": Figure(1.0)}
         before = cost_model(captured, space, _BUDGET, dense, device_timer(session, progress)).metrics
         timed_s = time.monotonic() - started
-        seen = [(candidate, _measured(captured, candidate, path, session)) for candidate in learned]
+        seen = [(candidate, _measured(captured, candidate, path, session, against)) for candidate in learned]
         after = {figure: _recalibrated(model, seen) for figure, model in before.items()}
         rows = []
         for number, candidate in enumerate(fresh):
-            measured = _measured(captured, candidate, path, session)
+            measured = _measured(captured, candidate, path, session, against)
             said = {
                 figure: {
                     "measured": measured.get(figure),
@@ -119,9 +125,15 @@ def _space(captured: Captured) -> SearchSpace:
     )
 
 
-def _measured(captured: Captured, candidate: Candidate, path: Path, session: Session) -> dict[str, float]:
+def _measured(
+    captured: Captured, candidate: Candidate, path: Path, session: Session, against: Artifact | None
+) -> dict[str, float]:
+    """The figures; against the dense network latency alone, as milliseconds of a machine on which that takes one."""
     model = captured if candidate.is_dense else captured.prune(candidate)
     artifact = export(model, path)
+    if against is not None:
+        ratio = session.compare(artifact, against).ratio
+        return {} if ratio is None else {"latency.p50": ratio}
     figures = figures_of(session.measure(artifact), artifact, None)
     return {name: figure.value for name, figure in figures.items() if figure.value is not None}
 
