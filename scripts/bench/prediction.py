@@ -132,7 +132,7 @@ def _measured(
     model = captured if candidate.is_dense else captured.prune(candidate)
     artifact = export(model, path)
     if against is not None:
-        ratio = session.compare(artifact, against).ratio
+        ratio = session.compare(artifact, against, workers=3).ratio
         return {} if ratio is None else {"latency.p50": ratio}
     figures = figures_of(session.measure(artifact), artifact, None)
     return {name: figure.value for name, figure in figures.items() if figure.value is not None}
