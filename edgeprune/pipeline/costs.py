@@ -6,15 +6,13 @@ cache, by device and runtime, so that a second run measures only what is new.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edgeprune import atomic
-from edgeprune.errors import DamagedError
 from edgeprune.pipeline import cost_terms
+from edgeprune.pipeline.kept import keep, read_kept
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records.budget import Budget
 from edgeprune.records.candidate import Candidate
@@ -70,21 +68,16 @@ def kept_timings(path: Path, time_operators: Timer, *, reuse: bool, progress: Pr
     """A timer that keeps in `path` what it was told, and with `reuse` asks only for what is not there."""
 
     def timer(signatures: Sequence[OperatorSignature]) -> Mapping[str, OperatorTiming]:
-        known = _read(path) if reuse else {}
+        known = read_kept(path, SCHEMA, "costs", _timings) if reuse and path.exists() else {}
         new = [signature for signature in signatures if signature.key not in known]
         if new:
             progress.say(f"{len(new)} operators to be timed")
             known.update(time_operators(new))
-            text = json.dumps(
-                {
-                    "schema": SCHEMA,
-                    "operators": {
-                        key: {"ns": timing.ns, "run_ns": timing.run_ns, "runs": timing.runs, "error": timing.error}
-                        for key, timing in known.items()
-                    },
-                }
-            )
-            atomic.write_text(path, text + "\n")
+            entries = {
+                key: {"ns": timing.ns, "run_ns": timing.run_ns, "runs": timing.runs, "error": timing.error}
+                for key, timing in known.items()
+            }
+            keep(path, SCHEMA, operators=entries)
         return known
 
     return timer
@@ -97,17 +90,8 @@ def _scaled(metric: MetricModel, dense: float) -> MetricModel:
     return replace(metric, weights=dict.fromkeys(sorted({term.kind for term in metric.terms}), factor))
 
 
-def _read(path: Path) -> dict[str, OperatorTiming]:
-    if not path.exists():
-        return {}
-    hint = "start a new run in another folder"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data["schema"] != SCHEMA:
-            raise DamagedError(f"{path}: unknown schema {data['schema']!r}", hint=hint)
-        return {
-            key: OperatorTiming(kernel_ns=entry["ns"], run_ns=entry["run_ns"], runs=entry["runs"], error=entry["error"])
-            for key, entry in data["operators"].items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedError(f"{path}: cannot read the costs: {error}", hint=hint) from error
+def _timings(data: Any) -> dict[str, OperatorTiming]:
+    return {
+        key: OperatorTiming(kernel_ns=entry["ns"], run_ns=entry["run_ns"], runs=entry["runs"], error=entry["error"])
+        for key, entry in data["operators"].items()
+    }

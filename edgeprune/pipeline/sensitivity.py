@@ -8,7 +8,6 @@ NetAdapt (Yang et al. 2018, arXiv:1804.03230) and the layer-wise sensitivities o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -17,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune import atomic
-from edgeprune.errors import DamagedError, TaskError
+from edgeprune.errors import TaskError
+from edgeprune.pipeline.kept import keep, read_kept
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records.candidate import Candidate
 from edgeprune.search.base import BlockSpace, GroupSpace, SearchSpace
@@ -57,7 +56,7 @@ def with_sensitivities(
     """
     if not task.trainable:
         return replace(space, groups=tuple(_by_importance(group) for group in space.groups))
-    known = _read(path) if reuse else {}
+    known = read_kept(path, SCHEMA, "sensitivities", _losses) if reuse and path.exists() else {}
     judge = None
     tried = {
         group.name: {width: space.candidate({group.name: width}) for width in tried_widths(group)}
@@ -70,8 +69,7 @@ def with_sensitivities(
             if candidate.id not in known:
                 judge = judge or _judge(captured, task, seed)
                 known[candidate.id] = judge(candidate)
-                text = json.dumps({"schema": SCHEMA, "losses": known}, allow_nan=False)
-                atomic.write_text(path, text + "\n")
+                keep(path, SCHEMA, losses=known)
             step.advance()
     groups = tuple(
         replace(g, losses=interpolated(g.widths, {w: known[c.id] for w, c in tried[g.name].items()}))
@@ -159,15 +157,5 @@ def _rows(inputs: tuple[Any, ...]) -> int:
     return int(first.shape[0]) if first.ndim else 1
 
 
-def _read(path: Path) -> dict[str, float]:
-    """What was tried before; nothing where the run was stopped before that."""
-    if not path.exists():
-        return {}
-    hint = "start a new run in another folder"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data["schema"] != SCHEMA:
-            raise DamagedError(f"{path}: unknown schema {data['schema']!r}", hint=hint)
-        return {str(name): float(value) for name, value in data["losses"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedError(f"{path}: cannot read the sensitivities: {error}", hint=hint) from error
+def _losses(data: Any) -> dict[str, float]:
+    return {str(name): float(value) for name, value in data["losses"].items()}

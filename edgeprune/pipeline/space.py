@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune import atomic, registry
+from edgeprune import registry
 from edgeprune.errors import DamagedError, UsageError
 from edgeprune.graph.selection import channels_per_unit, ignored_groups
 from edgeprune.importance.base import Importance, ImportanceContext, Scores
+from edgeprune.pipeline.kept import keep, read_kept
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records.candidate import Candidate
 from edgeprune.search.base import GroupSpace, SearchSpace
@@ -100,23 +100,20 @@ def importance_scores(
         progress=progress,
     )
     scores = importance.score(captured.module, captured.groups, context)
-    data = {"schema": SCHEMA, "importance": name, "scores": {key: value.tolist() for key, value in scores.items()}}
-    atomic.write_text(path, json.dumps(data, allow_nan=False) + "\n")
+    keep(path, SCHEMA, importance=name, scores={key: value.tolist() for key, value in scores.items()})
     return scores
 
 
 def _read(path: Path, captured: Captured) -> Scores:
-    hint = "start a new run in another folder"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data["schema"] != SCHEMA:
-            raise DamagedError(f"{path}: unknown schema {data['schema']!r}", hint=hint)
-        scores = {name: np.asarray(values, dtype=np.float64) for name, values in data["scores"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedError(f"{path}: cannot read the importance scores: {error}", hint=hint) from error
+    scores = read_kept(path, SCHEMA, "importance scores", _scores)
     if {name: len(values) for name, values in scores.items()} != {g.name: g.units for g in captured.groups}:
-        raise DamagedError(f"{path}: the importance scores are of another model", hint=hint)
+        message = f"{path}: the importance scores are of another model"
+        raise DamagedError(message, hint="start a new run in another folder")
     return scores
+
+
+def _scores(data: Any) -> Scores:
+    return {name: np.asarray(values, dtype=np.float64) for name, values in data["scores"].items()}
 
 
 def _shares(cost: Cost, dense: Cost) -> Mapping[str, float]:
