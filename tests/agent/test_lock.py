@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -146,3 +149,15 @@ def test_a_line_of_garbage_begins_anew(path: Path) -> None:
     turn = Turn(path)
     assert turn.has_come()
     turn.leave()
+
+
+def test_the_last_of_two_who_leave_together_removes_the_file(path: Path) -> None:
+    turn = Turn(path)
+    with path.open("r+b") as other:  # who leaves at the same moment: holds the file, and saw our byte still locked
+        fcntl.flock(other, fcntl.LOCK_EX)
+        leaving = threading.Thread(target=turn.leave)
+        leaving.start()
+        time.sleep(0.2)
+        assert path.exists()
+    leaving.join(5)
+    assert not path.exists()

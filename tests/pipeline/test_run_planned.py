@@ -85,10 +85,12 @@ def test_operators_are_timed_once_per_device(project: Project, task: CheckedTask
     assert len(timed) == 4 + 24 + 6
     assert all(entry["error"] == "" and entry["ns"] > 0 for entry in timed.values())
     (cache,) = (tmp_path / "cache" / "edgeprune" / "costs").iterdir()
-    size = cache.stat().st_size
+    kept = {entry["key"] for entry in map(json.loads, cache.read_text().splitlines()) if "key" in entry}
     run(joint, task=task, run_dir=tmp_path / "two")
     again = json.loads((tmp_path / "two" / "costs.json").read_text())["operators"]
-    known = [key for key in timed if again[key]["ns"] == timed[key]["ns"]]
-    assert len(known) >= 0.8 * len(timed)  # but for those whose two passes disagreed: they are not kept
-    assert cache.stat().st_size < 1.4 * size
+    # Those whose two passes disagreed (another process on this machine) are not kept, and are timed again.
+    assert len(kept) >= 0.5 * len(timed)
+    assert {key: again[key]["ns"] for key in kept} == {key: timed[key]["ns"] for key in kept}
+    told = [entry for entry in map(json.loads, cache.read_text().splitlines()) if "key" in entry]
+    assert len({entry["key"] for entry in told}) == len(told)  # none is timed a second time
     assert result.explanation is not None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 TAKEN = (errno.EACCES, errno.EAGAIN)
 DIGITS = 20
 PATIENCE_S = 10.0
+LEAVING_S = 2.0
 
 
 def open_shared(path: "Path | str") -> int:
@@ -46,6 +47,20 @@ def is_current(descriptor: int, path: "Path | str") -> bool:
         return False
     held = os.fstat(descriptor)
     return (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)
+
+
+def await_flock(descriptor: int) -> bool:
+    """Hold the whole file, which others hold for an instant; False where that takes them too long."""
+    end = time.monotonic() + LEAVING_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
 
 
 class Turn:
@@ -119,8 +134,12 @@ class Turn:
         if descriptor < 0:
             return
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if self.lock(descriptor, fcntl.LOCK_EX, 0, 0) and is_current(descriptor, self.path):
+            # Who leaves at the same time sees our byte still locked, and leaves the file to us: so we wait for it.
+            if (
+                await_flock(descriptor)
+                and self.lock(descriptor, fcntl.LOCK_EX, 0, 0)
+                and is_current(descriptor, self.path)
+            ):
                 os.unlink(str(self.path))
         except OSError as error:
             if error.errno not in TAKEN + (errno.EBADF, errno.EPERM, errno.ENOENT):
