@@ -2,7 +2,7 @@
 
 Built-in names are listed here as "module:attribute" and imported on use; plug-ins add theirs through the entry point
 groups `edgeprune.targets`, `.runtimes`, `.power_sensors`, `.importances`, `.strategies`, `.executors`, `.exporters`,
-`.packagers`.
+`.quantizers`, `.packagers`.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "ray": "edgeprune.pipeline.executors.ray:RayExecutor",
     },
     "exporters": {"onnx": "edgeprune.export.onnx:OnnxExporter"},
+    "quantizers": {"onnx": "edgeprune.export.quantize:OnnxQuantizer"},  # by the format's name
 }
 
 

@@ -6,35 +6,39 @@ import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune import atomic
 from edgeprune.errors import UsageError
 from edgeprune.export import manifest
+from edgeprune.export.base import FloatModel, Scheme, quantised_provenance
 from edgeprune.export.onnx import clean
 from edgeprune.records.artifact import Artifact
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SCHEMES", "Scheme", "quantize"]
-
-
-@dataclass(frozen=True, slots=True)
-class Scheme:
-    """How values become int8. Which is faster, and by how much less exact, depends on the processor and its kernels."""
-
-    name: str
-    per_channel: bool  # a scale per output channel of a weight, or one per weight
-    signed: bool  # activations; unsigned ones have a zero point
+__all__ = ["SCHEMES", "OnnxQuantizer", "quantize"]
 
 
 SCHEMES = (
-    Scheme("int8 per tensor, unsigned activations", per_channel=False, signed=False),
-    Scheme("int8 per channel, signed activations", per_channel=True, signed=True),
+    Scheme("per-tensor", "int8 per tensor, unsigned activations", per_channel=False, signed=False),
+    Scheme("per-channel", "int8 per channel, signed activations", per_channel=True, signed=True),
 )
+
+
+class OnnxQuantizer:
+    """`.onnx` in QDQ form, from the float file."""
+
+    format = "onnx"
+    schemes = SCHEMES
+
+    def quantize(
+        self, model: FloatModel, path: Path, batches: Sequence[tuple[Tensor, ...]], scheme: Scheme
+    ) -> Artifact:
+        """See `Quantizer.quantize`."""
+        return quantize(model.artifact, path, batches, scheme)
 
 
 def quantize(artifact: Artifact, path: Path, batches: Sequence[tuple[Tensor, ...]], scheme: Scheme) -> Artifact:
@@ -80,8 +84,7 @@ def quantize(artifact: Artifact, path: Path, batches: Sequence[tuple[Tensor, ...
     data = model.SerializeToString(deterministic=True)
     atomic.write_bytes(path, data)
     inputs, outputs = manifest.tensor_specs(model)
-    provenance = {**artifact.provenance, "quantised": scheme.name, "calibration_batches": len(batches)}
-    provenance.pop("parity_error", None)  # of the float file
+    provenance = quantised_provenance(artifact, scheme, len(batches))
     return manifest.artifact(path, data, format="onnx", inputs=inputs, outputs=outputs, provenance=provenance)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from edgeprune.export.quantize import Scheme
+    from edgeprune.export.base import Scheme
     from edgeprune.graph.captured import Captured, Pruned
     from edgeprune.pipeline.calibration import Batch
     from edgeprune.pipeline.task import CheckedTask
