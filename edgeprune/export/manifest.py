@@ -55,8 +55,8 @@ def write(artifact: Artifact) -> Path:
         "format": artifact.format,
         "sha256": artifact.sha256,
         "size_bytes": artifact.size_bytes,
-        "inputs": [_spec_to_json(spec) for spec in artifact.inputs],
-        "outputs": [_spec_to_json(spec) for spec in artifact.outputs],
+        "inputs": [spec.to_json() for spec in artifact.inputs],
+        "outputs": [spec.to_json() for spec in artifact.outputs],
         "provenance": dict(artifact.provenance),
     }
     atomic.write_text(path, json.dumps(data, indent=2, sort_keys=True) + "\n")
@@ -81,8 +81,8 @@ def read(path: Path) -> Artifact:
             format=str(data["format"]),
             sha256=str(data["sha256"]),
             size_bytes=int(data["size_bytes"]),
-            inputs=tuple(_spec_from_json(spec) for spec in data["inputs"]),
-            outputs=tuple(_spec_from_json(spec) for spec in data["outputs"]),
+            inputs=tuple(TensorSpec.from_json(spec) for spec in data["inputs"]),
+            outputs=tuple(TensorSpec.from_json(spec) for spec in data["outputs"]),
             provenance=dict(data["provenance"]),
         )
     except OSError as error:
@@ -146,12 +146,3 @@ def _content(path: Path) -> bytes:
         raise UsageError(f"there is no file {path}") from error
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _spec_to_json(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)}
-
-
-def _spec_from_json(data: Mapping[str, Any]) -> TensorSpec:
-    shape = tuple(size if isinstance(size, int) else str(size) for size in data["shape"])
-    return TensorSpec(str(data["name"]), str(data["dtype"]), shape)
