@@ -53,6 +53,12 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "ray": "edgeprune.pipeline.executors.ray:RayExecutor",
     },
     "exporters": {"onnx": "edgeprune.export.onnx:OnnxExporter"},
+    "runners": {"onnx": "edgeprune.export.onnx_runner:OnnxRunner"},  # by the format's name
+    "packagers": {
+        "c": "edgeprune.package.c:CPackager",
+        "cmake": "edgeprune.package.cmake:CMakePackager",
+        "tar": "edgeprune.package.tar:TarPackager",
+    },
     "quantizers": {"onnx": "edgeprune.export.quantize:OnnxQuantizer"},  # by the format's name
 }
 
