@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgeprune.errors import ParityError, UsageError
+from edgeprune.errors import ParityError
 from edgeprune.export.base import resized
+from edgeprune.export.runner import Array, open_runner
 from edgeprune.records.artifact import Artifact
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = ["check", "relative_error"]
-
-Array = NDArray[Any]
 
 
 def check(
@@ -34,7 +32,7 @@ def check(
 
     if len(artifact.inputs) != len(inputs):
         raise ParityError(f"{artifact.path.name} has {len(artifact.inputs)} inputs, the model {len(inputs)}")
-    run = _runner(artifact)
+    run = open_runner(artifact)
     worst = 0.0
     training = module.training
     module.eval()
@@ -56,6 +54,7 @@ def check(
                     )
                 worst = max(worst, error)
     finally:
+        run.close()
         module.train(training)
     return worst
 
@@ -113,28 +112,3 @@ def _leaves(outputs: Any) -> list[Array]:
     from torch.utils import _pytree as pytree
 
     return [_array(leaf) for leaf in pytree.tree_leaves(outputs) if hasattr(leaf, "detach")]
-
-
-def _runner(artifact: Artifact) -> Callable[[Mapping[str, Array], str], list[Array]]:
-    """What runs the artifact: (feeds, description of the case) -> outputs."""
-    if artifact.format != "onnx":
-        raise UsageError(f"no parity check for format {artifact.format!r}", hint="formats that can be checked: onnx")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3  # errors; they are raised as well
-    name = artifact.path.name
-    hint = "the runtime cannot use this file; please report the model with this message"
-    try:
-        session = onnxruntime.InferenceSession(str(artifact.path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no other base
-        raise ParityError(f"ONNX Runtime cannot load {name}: {error}", hint=hint) from error
-
-    def run(feeds: Mapping[str, Array], what: str) -> list[Array]:
-        try:
-            return [np.asarray(output) for output in session.run(None, dict(feeds))]
-        except Exception as error:
-            raise ParityError(f"ONNX Runtime cannot run {name} ({what}): {error}", hint=hint) from error
-
-    return run

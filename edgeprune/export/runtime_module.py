@@ -10,30 +10,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from edgeprune.errors import UsageError
+from edgeprune.export.runner import open_runner
 from edgeprune.records.artifact import Artifact
 
 __all__ = ["RuntimeModule"]
 
 
 class RuntimeModule(nn.Module):
-    """Runs an .onnx artifact in this machine's ONNX Runtime; it is called, and answers, as `like` does.
+    """Runs an artifact in its own runtime on this machine; it is called, and answers, as `like` does.
 
-    `example_inputs` are those of `like`, which is run once for the form of its outputs. Raises UsageError where the
-    runtime cannot load the file.
+    `example_inputs` are those of `like`, which is run once for the form of its outputs. Raises what `open_runner` does.
     """
 
     def __init__(self, artifact: Artifact, like: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
         super().__init__()
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(str(artifact.path), options, ["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's exceptions share no other base
-            raise UsageError(f"ONNX Runtime cannot load {artifact.path.name}: {error}") from error
+        self._run = open_runner(artifact)
         self._inputs = tuple(spec.name for spec in artifact.inputs)
         self._outputs = tuple(spec.name for spec in artifact.outputs)
         with torch.no_grad():
@@ -54,4 +45,4 @@ class RuntimeModule(nn.Module):
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """The outputs by name, in the model's order."""
-        return dict(zip(self._outputs, self._session.run(None, dict(feeds)), strict=True))
+        return dict(zip(self._outputs, self._run(feeds), strict=True))

@@ -139,5 +139,5 @@ def test_other_number_of_inputs(tmp_path: Path) -> None:
 
 def test_format_without_a_runtime_here(tmp_path: Path) -> None:
     artifact = replace(exported(SmallNetwork(), EXAMPLE, tmp_path), format="other")
-    with pytest.raises(UsageError, match="no parity check for format 'other'"):
+    with pytest.raises(UsageError, match="no runtime here runs format 'other'"):
         check(artifact, SmallNetwork(), EXAMPLE)
