@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,8 @@ __all__ = ["FILE", "SCHEMA", "Lock", "from_json", "lock_of", "to_json"]
 SCHEMA = "edgeprune.lock/1"
 FILE = "edgeprune.lock"  # in the run's folder
 
+_PATH = re.compile(r"[A-Za-z0-9._/-]+")  # what stands in every build file as it is
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _DEVICE = ("profile", "board", "cpu", "arch", "runtime", "runtime_version", "threads")
 
 
@@ -117,8 +120,10 @@ def from_json(data: Any, path: Path | str = FILE) -> Lock:
     try:
         found = data["artifact"]
         file = PurePosixPath(found["file"])
-        if file.is_absolute() or ".." in file.parts or "\\" in found["file"]:
+        if file.is_absolute() or ".." in file.parts or not _PATH.fullmatch(found["file"]):
             raise UsageError(f"{path} names a file outside its folder: {found['file']!r}", hint=hint)
+        if not _SHA256.fullmatch(found["sha256"]):
+            raise ValueError(f"{found['sha256']!r} is not a sha256")
         return Lock(
             candidate=str(data["candidate"]),
             artifact=Artifact(

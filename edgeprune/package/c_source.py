@@ -1,0 +1,196 @@
+"""A model as C: an array with its header, and a header of macros that says what the model takes, gives and needs.
+
+    include/digits.h             digits_data, digits_size
+    include/digits_metadata.h    DIGITS_SIZE, DIGITS_INPUT_0_SHAPE, DIGITS_ARENA_BYTES ... for the preprocessor alone
+    src/digits.c                 the bytes
+
+C90 to C23 and C++, without a warning; nothing but the two symbols is visible to the linker.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from edgeprune.errors import UsageError
+from edgeprune.package.base import Contents, File, Model, text
+from edgeprune.package.facts import dtype_bytes, memory_facts
+from edgeprune.package.names import c_string
+from edgeprune.records.artifact import TensorSpec
+
+__all__ = ["c_files", "example", "metadata_header"]
+
+_ROW = 20  # bytes in a line of the array
+
+
+def c_files(contents: Contents, *, include: str = "include", source: str = "src") -> dict[str, File]:
+    """Headers and sources of all models, in these folders ("" is the package's own).
+
+    Raises UsageError where the files of two models would have the same name.
+    """
+    found: dict[str, File] = {}
+    for model in contents.models:
+        name = model.identifier
+        for path, content in (
+            (_path(include, f"{name}.h"), text(_header(model))),
+            (_path(include, f"{name}_metadata.h"), text(metadata_header(model, contents))),
+            (_path(source, f"{name}.c"), File(_source(model))),
+        ):
+            if path in found:
+                raise UsageError(
+                    f"two models would both write {path}", hint="call one of them otherwise: RUN --name, or --prefix"
+                )
+            found[path] = content
+    return found
+
+
+def example(contents: Contents) -> File:
+    """A program that names each model, checks its alignment and gives 1 where that is not as asked."""
+    headers = "\n".join(f'#include "{model.identifier}.h"' for model in contents.models)
+    lines = "\n".join(_shown(model) for model in contents.models)
+    return text(f"""\
+/* What the package holds. `{contents.models[0].identifier}_data` is what a runtime loads a model from. */
+#include <stdio.h>
+
+{headers}
+
+int main(void) {{
+  int misplaced = 0;
+{lines}
+  return misplaced;
+}}""")
+
+
+def _shown(model: Model) -> str:
+    name, macro = model.identifier, model.macro
+    return f"""\
+  printf("%s: %lu bytes of %s at a multiple of %d\\n", {macro}_NAME, (unsigned long)sizeof {name}_data,
+         {macro}_FORMAT, {macro}_ALIGNMENT);
+  misplaced |= (size_t){name}_data % {macro}_ALIGNMENT != 0;"""
+
+
+def metadata_header(model: Model, contents: Contents) -> str:
+    """Macros alone: it can be included by C, C++, assembler and linker scripts."""
+    macro, artifact = model.macro, model.artifact
+    lines = [
+        _banner(model),
+        f"#ifndef {macro}_METADATA_H",
+        f"#define {macro}_METADATA_H",
+        "",
+        f"#define {macro}_NAME {c_string(model.identifier)}",
+        f"#define {macro}_VERSION {c_string(contents.version)}",
+        f"#define {macro}_FORMAT {c_string(artifact.format)}",
+        f"#define {macro}_SHA256 {c_string(artifact.sha256)}",
+        f"#define {macro}_SIZE {artifact.size_bytes}",
+        "",
+        "/* May be set otherwise by the compiler's -D. The section's name is a string. */",
+        f"#ifndef {macro}_ALIGNMENT",
+        f"#define {macro}_ALIGNMENT {contents.alignment}",
+        "#endif",
+    ]
+    if contents.section is not None:
+        lines += [
+            f"#ifndef {macro}_SECTION",
+            f"#define {macro}_SECTION {c_string(contents.section)}",
+            "#endif",
+        ]
+    for kind, specs in (("INPUT", artifact.inputs), ("OUTPUT", artifact.outputs)):
+        lines += ["", f"#define {macro}_{kind}S {len(specs)}"]
+        for index, spec in enumerate(specs):
+            lines += _tensor(f"{macro}_{kind}_{index}", spec)
+    for fact in memory_facts(model.lock):
+        lines += [
+            "",
+            f"#define {macro}_{fact.name.upper()}_BYTES {fact.value}",
+            f"#define {macro}_{fact.name.upper()}_SOURCE {c_string(fact.source)}",
+        ]
+    return "\n".join([*lines, "", "#endif"])
+
+
+def _tensor(macro: str, spec: TensorSpec) -> Iterator[str]:
+    """Dimensions that are free are -1 in the shape, and 1 in the number of bytes."""
+    sizes = [size if isinstance(size, int) else -1 for size in spec.shape]
+    yield f"#define {macro}_NAME {c_string(spec.name)}"
+    yield f"#define {macro}_DTYPE {c_string(spec.dtype)}"
+    yield f"#define {macro}_RANK {len(sizes)}"
+    if sizes:
+        yield f"#define {macro}_SHAPE {', '.join(str(size) for size in sizes)}"
+    size = dtype_bytes(spec.dtype)
+    if size is not None:
+        yield f"#define {macro}_BYTES {math.prod(max(count, 1) for count in sizes) * size}"
+    if spec.scale is not None:
+        yield f"#define {macro}_SCALE {_float(spec.scale)}"
+        yield f"#define {macro}_ZERO_POINT ({spec.zero_point or 0})"
+
+
+def _float(value: float) -> str:
+    if not math.isfinite(value):
+        raise UsageError(f"a scale of {value} cannot be written in C", hint="export the model again")
+    return f"{value!r}f" if any(mark in repr(value) for mark in ".e") else f"{value!r}.0f"
+
+
+def _header(model: Model) -> str:
+    name, macro = model.identifier, model.macro
+    return f"""\
+{_banner(model)}
+#ifndef {macro}_H
+#define {macro}_H
+
+#include <stddef.h>
+
+#include "{name}_metadata.h"
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+extern const unsigned char {name}_data[{macro}_SIZE]; /* at a multiple of {macro}_ALIGNMENT */
+extern const size_t {name}_size;
+
+#ifdef __cplusplus
+}}
+#endif
+
+#endif"""
+
+
+def _source(model: Model) -> bytes:
+    name, macro = model.identifier, model.macro
+    head = f"""\
+{_banner(model)}
+#include "{name}.h"
+
+#if defined(__cplusplus) && __cplusplus >= 201103L
+#define {macro}_ALIGNED alignas({macro}_ALIGNMENT)
+#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+#define {macro}_ALIGNED _Alignas({macro}_ALIGNMENT)
+#elif defined(__GNUC__)
+#define {macro}_ALIGNED __attribute__((aligned({macro}_ALIGNMENT)))
+#else
+#error "compile {name}.c as C11 or newer: it has to be aligned"
+#endif
+
+#ifndef {macro}_SECTION
+#define {macro}_PLACED
+#elif defined(__GNUC__)
+#define {macro}_PLACED __attribute__((section({macro}_SECTION)))
+#else
+#error "this compiler does not know how to place {name}_data in {macro}_SECTION"
+#endif
+
+const size_t {name}_size = {macro}_SIZE;
+
+{macro}_ALIGNED const unsigned char {name}_data[{macro}_SIZE] {macro}_PLACED = {{
+"""
+    data = model.data
+    # bytes.hex at C's speed: a second for 20 MB.
+    rows = (data[start : start + _ROW].hex(",").replace(",", ",0x") for start in range(0, len(data), _ROW))
+    return (head + "".join(f"0x{row},\n" for row in rows) + "};\n").encode()
+
+
+def _banner(model: Model) -> str:
+    return f"/* Written by edgeprune: do not edit. {model.file_name}, sha256 {model.artifact.sha256} */"
+
+
+def _path(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
