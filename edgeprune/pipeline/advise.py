@@ -36,7 +36,6 @@ _RATIOS = (0.3, 0.5)  # of the channels
 _ZEROS = 0.8  # of the weights
 _WORKERS = 5  # of each comparison: ratios are to be told apart from 1, not from each other
 _BYTES = 4  # of a weight
-_SAME = 0.05  # of the largest output: steps of int8 that processors round differently
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,23 +198,11 @@ class _Scale:
 
     def _otherwise(self, variant: Variant) -> str:
         """Why the figures of quality do not hold for the device: it computes something else. Empty where they do."""
-        from edgeprune.export.parity import relative_error
+        from edgeprune.pipeline.quantisation import device_difference
 
-        if variant.computed is None:
-            return ""
-        inputs, here = variant.computed
-        try:
-            there = self.session.outputs(variant.artifact, inputs)
-        except TargetError as error:
-            return (
-                f"whether the device computes int8 as this machine, which evaluates it, is not known: {error.message}"
-            )
-        except UsageError:  # outputs that are too large to be sent
-            return ""
-        worst = max(relative_error(there[name], array) for name, array in here.items())
-        if worst <= _SAME:
-            return ""
-        return f"the device computes int8 otherwise than this machine, which evaluates it: {worst:.1%} of the outputs"
+        return (
+            "" if variant.computed is None else device_difference(self.session, variant.artifact, *variant.computed)[1]
+        )
 
 
 @dataclass(slots=True)
@@ -228,7 +215,7 @@ class _Comparison:
     progress: Progress
 
     def methods(self, wanted: Sequence[str]) -> tuple[Method, ...]:
-        from edgeprune.export.quantize import SCHEMES
+        from edgeprune.pipeline.quantisation import quantizer_of
 
         variants, dense = self.variants, self.scale.variant
         found: list[Method] = []
@@ -245,10 +232,10 @@ class _Comparison:
             blank = Method(f"unstructured {_ZEROS:.0%}", "sparse", trains=variants.trainable)
             found.append(self._tried(blank, lambda: variants.sparse("unstructured", _ZEROS))[0])
         if "int8" in wanted:
-            schemes = {scheme.name: scheme for scheme in SCHEMES}
+            schemes = {scheme.name: scheme for scheme in quantizer_of(variants.format).schemes}
             int8 = [
                 self._tried(Method(scheme.name, "int8"), lambda s=scheme: variants.int8(dense, s))[0]  # type: ignore[misc]
-                for scheme in SCHEMES
+                for scheme in schemes.values()
             ]
             found += int8
             made = [method for method in int8 if "latency" in method.ratios]

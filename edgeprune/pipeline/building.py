@@ -1,4 +1,4 @@
-"""A trial up to the measurement: surgery and verification, recovery, accuracy, export with parity check.
+"""A trial up to the measurement: surgery and verification, recovery, accuracy, export with parity check, int8.
 
 It needs no device, and is the same wherever it is done: `Trials` does it itself or has an executor do it ahead.
 """
@@ -23,18 +23,26 @@ from edgeprune.records.recovery import FineTuneSettings
 from edgeprune.records.trial import Stage
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from edgeprune.graph.captured import Captured, Pruned
+    from edgeprune.pipeline.quantisation import Quantisation
     from edgeprune.pipeline.task import CheckedTask
 
 __all__ = ["CHECKPOINT", "Builder", "Built", "artifact_path", "shortened", "trial_seed", "write_json"]
 
 CHECKPOINT = "finetune.safetensors"
+_REFERENCE = Stage.MEASURE  # of the dense network; as a final trial it is one like all others
+_FLOAT = "float"
 _SHORT = 6  # the share of the epochs that a short fine-tuning has, as a divisor
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What is known of a trial before it is measured; `artifact` is None where its stage measures nothing."""
+    """What is known of a trial before it is measured; `artifact` is None where its stage measures nothing.
+
+    `accuracy` is that of the artifact, else of the network in float.
+    """
 
     accuracy: float
     artifact: Artifact | None
@@ -44,7 +52,11 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """Builds trials of one network into folders. The dense model is taken as it is."""
+    """Builds trials of one network into folders. The dense model is taken as it is.
+
+    With a quantisation all that is measured is int8, but the dense reference: relative limits are about the float
+    network.
+    """
 
     captured: Captured
     task: CheckedTask
@@ -53,6 +65,7 @@ class Builder:
     seed: int = 0
     device: Mapping[str, Any] | None = None  # kept in the dense trial's details
     progress: Progress = SILENT
+    quantisation: Quantisation | None = None
 
     def build(self, candidate: Candidate, stage: Stage, folder: Path) -> Built:
         """Do it in `folder`; raises VerificationError, ParityError, TaskError, StorageError."""
@@ -76,22 +89,58 @@ class Builder:
                 pruned.save(folder / "model.pt2")
         cost = model.cost()
         details.update(params=cost.params, macs=cost.macs, peak_activation_bytes=cost.peak_activation_bytes)
-        accuracy = self.accuracy(model, candidate)
-        artifact = None
-        if stage.is_measured:
-            artifact = export(model, artifact_path(folder, self.format), format=self.format)
-            details["parity_error"] = artifact.provenance.get("parity_error")
+        artifact: Artifact | None = None
+        if self.quantisation is not None and self.quantises(candidate, stage):
+            path = artifact_path(folder, self.format)
+            accuracy, artifact, more = self._int8(self.quantisation, model, candidate, stage, path)
+            details.update(more)
+        else:
+            accuracy = self._accuracy(model.module, candidate)
+            if stage.is_measured:
+                artifact = export(model, artifact_path(folder, self.format), format=self.format)
+                details["parity_error"] = artifact.provenance.get("parity_error")
         return Built(accuracy, artifact, details, time.monotonic() - started)
+
+    def quantises(self, candidate: Candidate, stage: Stage) -> bool:
+        """Whether the artifact of such a trial is int8."""
+        return self.quantisation is not None and stage.is_measured and not (candidate.is_dense and stage is _REFERENCE)
 
     def accuracy(self, model: Captured | Pruned, candidate: Candidate) -> float:
         """The task's metric, with the random numbers that the candidate always has; raises TaskError."""
+        return self._accuracy(model.module, candidate)
+
+    def _accuracy(self, module: nn.Module, candidate: Candidate) -> float:
         from edgeprune.training_data import reproducible
 
-        model.module.eval()
+        module.eval()
         with reproducible(trial_seed(self.seed, candidate)):
-            accuracy = self.task.evaluate(model.module)
-        model.module.eval()  # whatever the user's code left behind
+            accuracy = self.task.evaluate(module)
+        module.eval()  # whatever the user's code left behind
         return accuracy
+
+    def _int8(
+        self, how: Quantisation, model: Captured | Pruned, candidate: Candidate, stage: Stage, path: Path
+    ) -> tuple[float, Artifact, dict[str, Any]]:
+        """The metric of the int8 file, the file, details. A final trial keeps the float file, and tells its metric."""
+        from edgeprune.export.manifest import manifest_path
+        from edgeprune.pipeline.quantisation import quantise
+
+        source = export(model, path.with_stem(_FLOAT), format=self.format)
+        found = quantise(model, source, path, how)
+        accuracy = self._accuracy(found.module, candidate)
+        quantised: dict[str, Any] = {
+            "scheme": how.scheme.key,
+            "calibrated_on": how.calibration.origin,
+            "sqnr_db": found.sqnr_db,
+            "float_size_bytes": source.size_bytes,
+        }
+        if stage is Stage.FINAL:
+            quantised["float_accuracy"] = self._accuracy(model.module, candidate)
+        else:
+            source.path.unlink()
+            manifest_path(source.path).unlink()
+        details = {"parity_error": source.provenance.get("parity_error"), "quantised": quantised}
+        return accuracy, found.artifact, details
 
     def _recover(self, pruned: Pruned, candidate: Candidate, stage: Stage, folder: Path) -> dict[str, Any]:
         """Get accuracy back as far as the stage goes; what was done."""

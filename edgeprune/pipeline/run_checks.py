@@ -9,11 +9,13 @@ from typing import Any
 
 from edgeprune import registry
 from edgeprune.errors import ConfigError, UsageError
+from edgeprune.pipeline.calibration import check_file
+from edgeprune.pipeline.quantisation import quantizer_of, scheme_of
 from edgeprune.progress import Progress
 from edgeprune.records.budget import Budget
 from edgeprune.records.figures import format_figure
 from edgeprune.records.profile import DeviceProfile, load_profile
-from edgeprune.records.project import DeviceSettings, Project
+from edgeprune.records.project import DeviceSettings, ExportSettings, Project
 from edgeprune.records.yaml_reader import read_document
 from edgeprune.search.journal import Journal
 from edgeprune.targets.base import Target
@@ -50,6 +52,13 @@ def check_project(project: Project) -> None:
     for kind, name in (("strategies", project.search.strategy), ("exporters", project.export.format)):
         registry.check(kind, name)
     registry.create("importances", project.search.importance)  # its parameters are its own to judge
+    export = project.export
+    if export.is_quantised:
+        quantizer = quantizer_of(export.format)
+        if export.scheme is not None:
+            scheme_of(quantizer, export.scheme)
+        if export.calibration is not None:
+            check_file(export.calibration)
 
 
 def effective_budget(project: Project, profile: DeviceProfile) -> Budget:
@@ -97,8 +106,17 @@ def run_settings(project: Project, budget: Budget) -> dict[str, Any]:
             if name != "max_trials"
         },
         "recovery": asdict(project.recovery),
-        "export": asdict(project.export),
+        "export": _export_settings(project.export),
     }
+
+
+def _export_settings(export: ExportSettings) -> dict[str, Any]:
+    """Float says the format alone, as runs of before int8 do."""
+    settings: dict[str, Any] = {"format": export.format}
+    if export.is_quantised:
+        calibration = None if export.calibration is None else str(export.calibration)
+        settings |= {"quantize": export.quantize, "scheme": export.scheme, "calibration": calibration}
+    return settings
 
 
 def check_same_device(journal: Journal, device: Mapping[str, Any]) -> None:

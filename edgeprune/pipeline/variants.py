@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Judgement", "Variant", "Variants", "calibration_batches"]
 
 _CALIBRATION_BATCHES = 8
+_JUDGING_BATCHES = 2  # after them
 
 Arrays = Mapping[str, "NDArray[Any]"]  # by name
 
@@ -47,6 +48,7 @@ class Variant:
 
     artifact: Artifact
     judgement: Judgement
+    model: Captured | Pruned  # in float
     recovery: str = ""
     computed: tuple[Arrays, Arrays] | None = None
 
@@ -72,7 +74,7 @@ class Variants:
     def dense(self) -> Variant:
         """The model as it is; raises TaskError where it cannot be judged."""
         artifact = self._exported(self.captured, "dense")
-        return Variant(artifact, self._judged(self.captured.module), "none: the dense model")
+        return Variant(artifact, self._judged(self.captured.module), self.captured, "none: the dense model")
 
     def structured(self, ratio: float, *, round_to: int, min_width: int, ignored: Sequence[str]) -> Variant:
         """The share `ratio` of the channels of every group gone, by L2; raises UsageError where none goes."""
@@ -97,14 +99,15 @@ class Variants:
         return self._recovered(plain, f"sparse-{pattern.replace(':', '-')}")
 
     def int8(self, variant: Variant, scheme: Scheme) -> Variant:
-        """The int8 form of a variant; raises UsageError where the runtime cannot make it."""
-        from edgeprune.export.quantize import quantize
+        """The int8 form of a variant; raises UsageError where it cannot be made."""
         from edgeprune.export.runtime_module import RuntimeModule
+        from edgeprune.pipeline.quantisation import float_model, quantizer_of
 
         source = variant.artifact
-        path = self.folder / f"{source.path.stem}-{'channel' if scheme.per_channel else 'tensor'}.onnx"
+        path = source.path.with_name(f"{source.path.stem}-{scheme.key}{source.path.suffix}")
         with self.progress.step(f"quantising to {scheme.name}"):
-            artifact = quantize(source, path, self.calibration, scheme)
+            given = float_model(variant.model, source)
+            artifact = quantizer_of(self.format).quantize(given, path, self.calibration, scheme)
         module = RuntimeModule(artifact, self.captured.module, self.captured.example_inputs)
         try:
             judgement = self._judged(module)
@@ -112,7 +115,7 @@ class Variants:
             judgement = Judgement(missing=f"the task cannot evaluate the int8 file: {error.message}")
         feeds = module.feeds(self.captured.example_inputs)
         recovery = f"{variant.recovery}; then calibrated, not trained"
-        return Variant(artifact, judgement, recovery, (feeds, module.run(feeds)))
+        return Variant(artifact, judgement, variant.model, recovery, (feeds, module.run(feeds)))
 
     def _recovered(self, model: Pruned, name: str) -> Variant:
         """With batch-norm statistics of the task's own batches, where it has any."""
@@ -124,7 +127,7 @@ class Variants:
             with reproducible(self.seed):
                 batches = reestimate(model.module, self.task.train_batches(), self.task.loss, progress=self.progress)
             recovery = "batch-norm re-estimation" if batches else "none: no batch-norm statistics"
-        return Variant(self._exported(model, name), self._judged(model.module), recovery)
+        return Variant(self._exported(model, name), self._judged(model.module), model, recovery)
 
     def _exported(self, model: Captured | Pruned, name: str) -> Artifact:
         from edgeprune import registry
@@ -156,7 +159,7 @@ def calibration_batches(
     """Inputs to calibrate on, those to judge by where there is no task, and where they come from.
 
     Of `examples`, one batch in four is kept to judge by. Else the inputs that the task's loss gives the model on its
-    training batches; else the example inputs. Raises TaskError.
+    training batches, of which the last ones are kept where there are enough; else the example inputs. Raises TaskError.
     """
     from edgeprune.recovery.reconstruct import held_back
 
@@ -174,9 +177,10 @@ def calibration_batches(
     names = [node.name for node in captured.module.graph.nodes if node.op == "placeholder"]
     captured.module.eval()
     with reproducible(seed), torch.no_grad(), recorded(captured.module) as calls:
-        for batch in islice(task.train_batches(), _CALIBRATION_BATCHES):
+        for batch in islice(task.train_batches(), _CALIBRATION_BATCHES + _JUDGING_BATCHES):
             task.loss(captured.module, batch)
         found = [(*args, *(kwargs[n] for n in names if n in kwargs)) for args, kwargs, _ in calls]
     if not found:
         raise TaskError("loss(model, batch) did not call the model", hint="call model(...) inside loss")
-    return found, [], f"{len(found)} training batches"
+    fitted, kept = found[:_CALIBRATION_BATCHES], found[_CALIBRATION_BATCHES:]
+    return fitted, kept, f"{len(fitted)} training batches"

@@ -7,7 +7,7 @@ What its user writes (`edgeprune.yaml`):
     budget: {latency: {p50: 60% of dense}, size: 50% of dense, accuracy: {max_drop: 2pp}}
     search: {strategy: greedy, importance: l2, seed: 0}
     recovery: {epochs: 6, learning_rate: 0.02}
-    export: {format: onnx}
+    export: {format: onnx, quantize: int8}
     executor: {kind: local, workers: 2}
     runs: runs
 """
@@ -23,6 +23,7 @@ from edgeprune.records.recovery import FineTuneSettings
 
 __all__ = [
     "JUDGES",
+    "QUANTIZE",
     "DeviceSettings",
     "ExecutorSettings",
     "ExportSettings",
@@ -33,6 +34,8 @@ __all__ = [
 ]
 
 JUDGES = {"worst": 1.0, "p90": 0.9}  # of several devices, the share that is to be within a limit
+
+QUANTIZE = ("none", "int8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +73,21 @@ class SearchSettings:
 
 @dataclass(frozen=True, slots=True)
 class ExportSettings:
-    """What file comes out."""
+    """What file comes out. With `quantize` "int8" every network but the dense reference is judged in that form.
+
+    `scheme` says how values become int8 ("per-tensor"); None has the device decide. `calibration` is a file of example
+    inputs; None takes those that the task trains on.
+    """
 
     format: str = "onnx"
+    quantize: str = "none"
+    scheme: str | None = None
+    calibration: Path | None = None
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether another form than float comes out."""
+        return self.quantize != "none"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,17 @@ from urllib.parse import urlsplit
 from edgeprune import registry
 from edgeprune.errors import ConfigError, UsageError, did_you_mean
 from edgeprune.records.budget_field import BudgetLimits
-from edgeprune.records.fields import Count, Field, ListOf, Number, Registered, Schema, Table, Text
+from edgeprune.records.fields import Choice, Count, Field, ListOf, Number, Registered, Schema, Table, Text
 from edgeprune.records.profile_reader import is_path, profile_names
-from edgeprune.records.project import JUDGES, DeviceSettings, ExecutorSettings, ExportSettings, Project, SearchSettings
+from edgeprune.records.project import (
+    JUDGES,
+    QUANTIZE,
+    DeviceSettings,
+    ExecutorSettings,
+    ExportSettings,
+    Project,
+    SearchSettings,
+)
 from edgeprune.records.recovery import FineTuneSettings
 from edgeprune.records.yaml_reader import Entry, read_document
 
@@ -207,7 +215,15 @@ PROJECT = Table(
                 "max_batches_per_epoch": Field(Count()),
             },
         ),
-        "export": _table(ExportSettings, {"format": Field(Registered("exporters"))}),
+        "export": _table(
+            ExportSettings,
+            {
+                "format": Field(Registered("exporters")),
+                "quantize": Field(Choice(QUANTIZE)),
+                "scheme": Field(Text("per-channel", "[a-z0-9-]+")),
+                "calibration": Field(_PathText()),
+            },
+        ),
         "executor": _table(
             ExecutorSettings,
             {

@@ -203,7 +203,7 @@ def test_the_accuracy_of_int8_is_not_told_where_the_device_computes_something_el
     monkeypatch.setattr(
         session.Session, "outputs", lambda *args: {name: array * 1.5 for name, array in real(*args).items()}
     )
-    monkeypatch.setattr("edgeprune.export.quantize.SCHEMES", SCHEMES[:1])
+    monkeypatch.setattr("edgeprune.export.quantize.OnnxQuantizer.schemes", SCHEMES[:1])
     examples = tmp_path / "examples.npy"
     np.save(examples, np.random.default_rng(0).normal(size=(64, 16)).astype(np.float32))
     profile = folder / "quick.yaml"

@@ -45,9 +45,11 @@ class Plan:
     format: str
     seed: int
     threads: int
+    scheme: str | None = None  # of int8; None: float
+    calibration: str | None = None  # a file of examples; None: the task's
 
     @classmethod
-    def of(cls, project: Project, task: CheckedTask, model: nn.Module) -> Plan:
+    def of(cls, project: Project, task: CheckedTask, model: nn.Module, *, scheme: str | None = None) -> Plan:
         """The plan of a run."""
         return cls(
             task=project.task,
@@ -58,6 +60,8 @@ class Plan:
             format=project.export.format,
             seed=project.search.seed,
             threads=project.executor.cpus,
+            scheme=scheme,
+            calibration=None if project.export.calibration is None else str(project.export.calibration),
         )
 
     def to_text(self) -> str:

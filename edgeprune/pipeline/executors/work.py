@@ -6,6 +6,7 @@ import json
 import os
 import traceback
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -119,4 +120,11 @@ def _builder(text: str) -> tuple[Builder, _Notes]:
         )
     notes = _Notes()
     captured = capture(model, task.example_inputs())
-    return Builder(captured, task, plan.recovery, plan.format, plan.seed, progress=notes), notes
+    builder = Builder(captured, task, plan.recovery, plan.format, plan.seed, progress=notes)
+    if plan.scheme is None:
+        return builder, notes
+    from edgeprune.pipeline.quantisation import quantisation_of
+
+    file = None if plan.calibration is None else Path(plan.calibration)
+    how = quantisation_of(captured, task, (plan.format, plan.scheme), file, plan.seed)
+    return replace(builder, quantisation=how), notes
