@@ -52,12 +52,27 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "local": "edgeprune.pipeline.executors.local:LocalExecutor",
         "ray": "edgeprune.pipeline.executors.ray:RayExecutor",
     },
-    "exporters": {"onnx": "edgeprune.export.onnx:OnnxExporter"},
-    "runners": {"onnx": "edgeprune.export.onnx_runner:OnnxRunner"},  # by the format's name
+    "exporters": {
+        "onnx": "edgeprune.export.onnx:OnnxExporter",
+        "tflite": "edgeprune.export.tflite:TfliteExporter",
+    },
+    "runners": {  # by the format's name
+        "onnx": "edgeprune.export.onnx_runner:OnnxRunner",
+        "tflite": "edgeprune.export.tflite_runner:TfliteRunner",
+    },
     "packagers": {
         "c": "edgeprune.package.c:CPackager",
         "cmake": "edgeprune.package.cmake:CMakePackager",
         "tar": "edgeprune.package.tar:TarPackager",
+        "zephyr": "edgeprune.package.zephyr:ZephyrPackager",
+        "esp-idf": "edgeprune.package.esp_idf:EspIdfPackager",
+        "platformio": "edgeprune.package.platformio:PlatformioPackager",
+        "yocto": "edgeprune.package.yocto:YoctoPackager",
+        "buildroot": "edgeprune.package.buildroot:BuildrootPackager",
+        "android": "edgeprune.package.android:AndroidPackager",
+        "deb": "edgeprune.package.deb:DebPackager",
+        "rauc": "edgeprune.package.rauc:RaucPackager",
+        "mender": "edgeprune.package.mender:MenderPackager",
     },
     "quantizers": {"onnx": "edgeprune.export.quantize:OnnxQuantizer"},  # by the format's name
 }
