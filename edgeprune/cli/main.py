@@ -124,6 +124,7 @@ _COMMANDS = {
     "verify": "edgeprune.cli.inspect:verify_command",
     "export": "edgeprune.cli.model:export_command",
     "measure": "edgeprune.cli.measure:measure_command",
+    "package": "edgeprune.cli.package:package_command",
     "check": "edgeprune.cli.check:check_command",
     "device": "edgeprune.cli.device:device_group",
 }

@@ -8,6 +8,7 @@
   trials/0007/       candidate.json, model.onnx and its manifest, measurement.json
   best/              the accepted trial's files
   result.json
+  edgeprune.lock     what was accepted, by sha256; all that packaging reads besides best/
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from edgeprune.measure.sentinel import Sentinel
 from edgeprune.pipeline import baseline
 from edgeprune.pipeline.devices import open_devices, pool_facts
 from edgeprune.pipeline.executors.base import Executor, ExecutorFactory, Plan
+from edgeprune.pipeline.locking import write_lock
 from edgeprune.pipeline.planning import planned_space
 from edgeprune.pipeline.prepared import device_facts, measured_on, prepare, run_inputs
 from edgeprune.pipeline.run_checks import (
@@ -193,7 +195,7 @@ def _with_drift(result: Result, trials: Sequence[Trial]) -> Result:
 
 
 def _finish(result: Result, run_dir: Path) -> Result:
-    """Write best/ (where a trial was accepted) and result.json."""
+    """Write best/ and edgeprune.lock (where a trial was accepted), and result.json."""
     files: dict[str, str] = {}
     best = run_dir / BEST
     try:
@@ -214,6 +216,7 @@ def _finish(result: Result, run_dir: Path) -> Result:
         ) from error
     result = replace(result, provenance={**result.provenance, "files": files})
     atomic.write_text(run_dir / RESULT, json.dumps(codec.to_json(result), indent=2, allow_nan=False) + "\n")
+    write_lock(result, run_dir)
     return result
 
 

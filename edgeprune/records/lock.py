@@ -36,6 +36,7 @@ class Lock:
     `inputs` are digests: of the dense model's weights, the settings, and each source file of the task.
     """
 
+    name: str  # the task's: "Digits"
     candidate: str  # its id
     artifact: Artifact
     budget: Mapping[str, Any]
@@ -70,6 +71,7 @@ def lock_of(result: Result, artifact: Artifact) -> Lock:
     digests |= {f"source/{name}": str(digest) for name, digest in sorted(sources.items())}
     measured_on = dict(facts.get("measured_on") or {})
     return Lock(
+        name=str(dict(inputs.get("task") or {}).get("name", "")).rpartition(":")[2] or "model",
         candidate=best.candidate.id,
         artifact=artifact,
         budget=result.budget.to_json(),
@@ -89,6 +91,7 @@ def to_json(lock: Lock) -> dict[str, Any]:
     artifact = lock.artifact
     return {
         "schema": SCHEMA,
+        "name": lock.name,
         "candidate": lock.candidate,
         "artifact": {
             "file": artifact.path.as_posix(),
@@ -125,6 +128,7 @@ def from_json(data: Any, path: Path | str = FILE) -> Lock:
         if not _SHA256.fullmatch(found["sha256"]):
             raise ValueError(f"{found['sha256']!r} is not a sha256")
         return Lock(
+            name=str(data["name"]),
             candidate=str(data["candidate"]),
             artifact=Artifact(
                 path=Path(file),

@@ -1,0 +1,142 @@
+"""What runs chose, as sources and packages for a build system."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprune.cli.options import as_json, emit
+from edgeprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgeprune.pipeline.package import Packaged
+
+__all__ = ["package_command"]
+
+_KINDS = "c, cmake, tar, zephyr, esp-idf, platformio, yocto, buildroot, android, deb, rauc, mender"
+
+_EPILOG = """\b
+Examples:
+  edgeprune package runs/20260101-120000 --for c -o digits
+  edgeprune package words=runs/a wake=runs/b --for cmake --name speech -o third_party/speech
+  edgeprune package runs/20260101-120000 --for tar --sign key.pem -o digits.tar.gz
+"""
+
+
+def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from edgeprune.package.manifest import manifest_schema
+
+        emit(manifest_schema())
+        context.exit()
+
+
+@click.command("package", epilog=_EPILOG, short_help="Write what a run chose as C, for CMake, as an archive ...")
+@click.argument("runs", metavar="[NAME=]RUN...", nargs=-1, required=True)
+@click.option("--for", "kind", required=True, metavar="KIND", help=f"{_KINDS}, or a plug-in's.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A folder, or an archive: .tar, .tar.gz, .tgz, .tar.xz, .zip.",
+)
+@click.option("--name", help="Of the package, and of its only model; by default what the task is called.")
+@click.option("--model-version", default="1.0.0", show_default=True, metavar="X.Y.Z", help="Yours, of the package.")
+@click.option("--prefix", default="", help="What all C names begin with: acme_.")
+@click.option("--align", type=int, default=16, show_default=True, metavar="BYTES", help="Of the arrays.")
+@click.option("--section", metavar="NAME", help="Of the linker, for the arrays: .models.")
+@click.option("--licence", type=click.Path(path_type=Path), metavar="FILE", help="Of the model, put in as LICENSE.")
+@click.option("--sign", type=click.Path(path_type=Path), metavar="KEY", help="An Ed25519 private key in PEM.")
+@click.option(
+    "--locked", is_flag=True, help="A run without its edgeprune.lock is an error: none is made of its result."
+)
+@click.option("--offline", is_flag=True, help="Refuse every use of the network. Nothing here needs it; a plug-in may.")
+@click.option("-MF", "depfile", type=click.Path(path_type=Path), metavar="FILE", help="Write what was read, for make.")
+@click.option("-MT", "target", metavar="TARGET", help="What the rule in that file is for; by default the manifest.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing where all went well.")
+@click.option(
+    "--schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_schema,
+    help="Print the JSON Schema of manifest.json, and do nothing else.",
+)
+@as_json
+def package_command(
+    *,
+    runs: tuple[str, ...],
+    kind: str,
+    output: Path,
+    name: str | None,
+    model_version: str,
+    prefix: str,
+    align: int,
+    section: str | None,
+    licence: Path | None,
+    sign: Path | None,
+    locked: bool,
+    offline: bool,
+    depfile: Path | None,
+    target: str | None,
+    quiet: bool,
+    json_output: bool,
+) -> None:
+    """Write a package of the model that RUN chose (of several, one of all), for a build system.
+
+    RUN is the folder of a run, or its edgeprune.lock. Only the lock and the file that it names are read; the file is
+    checked by its sha256. The same run gives the same bytes, wherever and whenever.
+    """
+    from edgeprune.pipeline.package import Depfile, Options, package
+
+    if target is not None and depfile is None:
+        raise UsageError("-MT says what a rule is for, and there is no file for it", hint="give -MF FILE as well")
+    options = Options(
+        name=name,
+        version=model_version,
+        prefix=prefix,
+        alignment=align,
+        section=section,
+        licence=licence,
+        sign=sign,
+        locked=locked,
+        offline=offline,
+        depfile=None if depfile is None else Depfile(depfile, target),
+    )
+    packaged = package(runs, output, kind=kind, options=options)
+    if json_output:
+        emit(_data(packaged))
+    elif not quiet:
+        _show(packaged)
+
+
+def _data(packaged: Packaged) -> dict[str, Any]:
+    contents = packaged.contents
+    return {
+        "output": str(packaged.output),
+        "kind": packaged.kind,
+        "name": contents.name,
+        "version": contents.version,
+        "models": [
+            {"identifier": model.identifier, "sha256": model.artifact.sha256, "size_bytes": len(model.data)}
+            for model in contents.models
+        ],
+        "files": {path: hashlib.sha256(file.data).hexdigest() for path, file in packaged.files.items()},
+        "changed": list(packaged.changed),
+    }
+
+
+def _show(packaged: Packaged) -> None:
+    from edgeprune.units import format_size
+
+    contents = packaged.contents
+    for model in contents.models:
+        size = format_size(len(model.data))
+        click.echo(f"{model.identifier}: {model.artifact.format}, {size}, sha256 {model.artifact.sha256[:16]}…")
+    changed = f"{len(packaged.changed)} of them written" if packaged.changed else "nothing had changed"
+    click.echo(f"{packaged.output}: {contents.name} {contents.version} for {packaged.kind}, ", nl=False)
+    click.echo(f"{len(packaged.files)} files, {changed}; README.md says how to use it")

@@ -1,0 +1,108 @@
+"""`--for c`: sources with a Makefile and a pkg-config file, for any build system."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edgeprune.package.base import Contents, File, text
+from edgeprune.package.c_source import c_files, example
+from edgeprune.package.readme import models_table, verification
+
+__all__ = ["CPackager"]
+
+
+class CPackager:
+    """include/, src/, a Makefile that makes lib/lib<name>.a of them, and lib/pkgconfig/<name>.pc."""
+
+    name = "c"
+
+    def files(self, contents: Contents) -> Mapping[str, File]:
+        """See `Packager.files`."""
+        return {
+            **c_files(contents),
+            "example/main.c": example(contents),
+            f"lib/pkgconfig/{contents.name}.pc": text(_pkg_config(contents)),
+            "Makefile": text(_makefile(contents)),
+            "README.md": text(_readme(contents)),
+        }
+
+
+def _pkg_config(contents: Contents) -> str:
+    """Relative to its own place: the package can lie anywhere, and be moved."""
+    names = ", ".join(model.identifier for model in contents.models)
+    return f"""\
+prefix=${{pcfiledir}}/../..
+libdir=${{prefix}}/lib
+includedir=${{prefix}}/include
+
+Name: {contents.name}
+Description: The model{"s" if len(contents.models) > 1 else ""} {names} as C
+Version: {contents.version}
+Libs: -L${{libdir}} -l{contents.name}
+Cflags: -I${{includedir}}"""
+
+
+def _makefile(contents: Contents) -> str:
+    objects = " ".join(f"build/{model.identifier}.o" for model in contents.models)
+    return f"""\
+# make                             lib/lib{contents.name}.a
+# make example                     build/example, which says what is in it
+# make install PREFIX=/usr DESTDIR=root
+# CC, AR and CFLAGS as usual: make CC=arm-none-eabi-gcc AR=arm-none-eabi-ar CFLAGS='-mcpu=cortex-m7 -mthumb'
+PREFIX ?= /usr/local
+OBJECTS = {objects}
+
+lib/lib{contents.name}.a: $(OBJECTS)
+	rm -f $@
+	$(AR) rcs $@ $(OBJECTS)
+
+build/%.o: src/%.c $(wildcard include/*.h)
+	@mkdir -p build
+	$(CC) $(CFLAGS) $(CPPFLAGS) -Iinclude -c -o $@ $<
+
+example: build/example
+build/example: example/main.c lib/lib{contents.name}.a
+	$(CC) $(CFLAGS) $(CPPFLAGS) $(LDFLAGS) -Iinclude -o $@ example/main.c lib/lib{contents.name}.a
+
+install: lib/lib{contents.name}.a
+	mkdir -p $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	cp include/*.h $(DESTDIR)$(PREFIX)/include/
+	cp lib/lib{contents.name}.a $(DESTDIR)$(PREFIX)/lib/
+	cp lib/pkgconfig/{contents.name}.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/
+
+clean:
+	rm -rf build lib/lib{contents.name}.a
+
+.PHONY: example install clean"""
+
+
+def _readme(contents: Contents) -> str:
+    first = contents.models[0]
+    return f"""\
+# {contents.name} {contents.version}, as C
+
+Compile `src/*.c` with your program, with `include/` on the include path: that is all. The model is then
+`{first.identifier}_data`, {first.artifact.size_bytes} bytes, which stay in read-only memory:
+
+```c
+#include "{first.identifier}.h"
+
+load_model({first.identifier}_data, {first.identifier}_size); /* whatever the runtime calls it */
+```
+
+`{first.identifier}_metadata.h` has shapes, types, scales and memory as macros. `-D{first.macro}_ALIGNMENT=64` and
+`-D'{first.macro}_SECTION=".models"'` place the array otherwise.
+
+## With make and pkg-config
+
+```sh
+make
+make example
+build/example
+PKG_CONFIG_PATH=lib/pkgconfig pkg-config --cflags --libs {contents.name}
+cc -o build/linked example/main.c $(PKG_CONFIG_PATH=lib/pkgconfig pkg-config --cflags --libs {contents.name})
+build/linked
+```
+
+{models_table(contents)}
+{verification()}"""
