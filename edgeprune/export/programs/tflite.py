@@ -1,0 +1,175 @@
+"""Runs in the environment `tflite`, not in edgeprune: converts a captured program to .tflite, and quantises one.
+
+Files lie in the working folder. Nothing is unpickled: programs are .pt2 (read with weights only), arrays .npz.
+"""
+
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+SIGNATURE = "serving_default"
+
+
+def convert(inputs: Sequence[str], outputs: Sequence[str], channels_last: Sequence[Sequence[int]]) -> "dict[str, Any]":
+    """program.pt2 (a tuple of tensors comes out) -> model.tflite, its inputs and outputs called as asked.
+
+    `channels_last` are the numbers of the inputs, and of the outputs, that are to be (N, ..., C).
+    """
+    import litert_torch
+    import torch
+
+    program = torch.export.load("program.pt2")
+    module, args = program.module(), program.example_inputs[0]
+    if any(channels_last):
+        turned_inputs, turned_outputs = channels_last
+        module = litert_torch.to_channel_last_io(module, args=list(turned_inputs), outputs=list(turned_outputs))
+        args = tuple(
+            torch.movedim(value, 1, -1).contiguous() if number in turned_inputs else value
+            for number, value in enumerate(args)
+        )
+    litert_torch.convert(module, args).export("converted.tflite")
+    content = Path("converted.tflite").read_bytes()
+    model = opened(content)
+    order = (
+        [f"args_{number}" for number in range(len(inputs))],
+        [f"output_{number}" for number in range(len(outputs))],
+    )
+    name(model, order, (inputs, outputs))
+    Path("model.tflite").write_bytes(packed(model))
+    return {"versions": versions("torch", "litert-torch", "litert-converter"), **specs(model)}
+
+
+def quantise(recipe: str, batches: int) -> "dict[str, Any]":
+    """model.tflite -> int8.tflite, calibrated by the range of values in the rows of batch-0.npz, batch-1.npz, ..."""
+    from ai_edge_quantizer import calibrator, quantizer
+    from ai_edge_quantizer import recipe as recipes
+    from ai_edge_quantizer.utils import qsv_utils
+
+    content = Path("model.tflite").read_bytes()
+    model = opened(content)
+    names = signature_names(model)
+    job = quantizer.Quantizer(content, getattr(recipes, recipe)())
+    # The default, a moving average over batches, forgets the range of all but the last ones.
+    ranges = calibrator.Calibrator(content, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
+    ranges.calibrate({SIGNATURE: rows(batches, model)}, job._recipe_manager)  # noqa: SLF001  as Quantizer.calibrate does
+    result = job.quantize(ranges.get_model_qsvs(), enable_progress_bar=False, enable_progress_report=False)
+    made = opened(bytes(result.quantized_model))
+    quantised = sum(code.builtinCode == builtin("QUANTIZE") for code in made.operatorCodes)
+    name(made, names, names)
+    Path("int8.tflite").write_bytes(packed(made))
+    return {
+        "versions": versions("ai-edge-quantizer"),
+        "quantised": bool(quantised),
+        "integer_weights": integer_weights(made),
+        **specs(made),
+    }
+
+
+def rows(batches: int, model: Any) -> "Iterator[dict[str, Any]]":
+    """The calibration data as the model takes it: by input name, at the batch that it has."""
+    import numpy as np
+
+    graph = model.subgraphs[0]
+    tensors = {own.decode(): graph.tensors[index] for own, index in signature_entries(model, "inputs")}
+    for number in range(batches):
+        with np.load(f"batch-{number}.npz", allow_pickle=False) as arrays:
+            loaded = {own: arrays[own] for own in tensors}
+        size = max(int(tensor.shape[0]) if len(tensor.shape) else 1 for tensor in tensors.values())
+        count = max(len(array) if array.ndim else 1 for array in loaded.values())
+        for start in range(0, count - size + 1, size):
+            yield {
+                own: array[start : start + size] if array.ndim and len(array) == count else array
+                for own, array in loaded.items()
+            }
+
+
+def opened(content: bytes) -> Any:
+    """The flatbuffer as objects."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    return schema.ModelT.InitFromPackedBuf(bytearray(content), 0)
+
+
+def packed(model: Any) -> bytes:
+    """The flatbuffer of the objects."""
+    import flatbuffers
+
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def name(
+    model: Any, order: "tuple[Sequence[str], Sequence[str]]", names: "tuple[Sequence[str], Sequence[str]]"
+) -> None:
+    """Call inputs and outputs as asked, in that order, and all else by number: names in it are of the user's code."""
+    graph, signature = model.subgraphs[0], model.signatureDefs[0]
+    for number, tensor in enumerate(graph.tensors):
+        tensor.name = f"tensor_{number}".encode()
+    graph.name = b"main"
+    for part, own, asked in zip(("inputs", "outputs"), order, names):
+        entries = {entry.name.decode(): entry for entry in getattr(signature, part)}
+        ordered = [entries[key] for key in own]
+        for entry, text in zip(ordered, asked):
+            entry.name = text.encode()
+            graph.tensors[entry.tensorIndex].name = text.encode()
+        setattr(signature, part, ordered)
+        setattr(graph, part, [entry.tensorIndex for entry in ordered])
+    model.description = b"edgeprune"
+
+
+def signature_entries(model: Any, part: str) -> "list[tuple[bytes, int]]":
+    """(name, number of its tensor) of the inputs or outputs."""
+    return [(entry.name, entry.tensorIndex) for entry in getattr(model.signatureDefs[0], part)]
+
+
+def signature_names(model: Any) -> "tuple[list[str], list[str]]":
+    """Of inputs and outputs, in order."""
+    own = [[key.decode() for key, _ in signature_entries(model, part)] for part in ("inputs", "outputs")]
+    return own[0], own[1]
+
+
+def specs(model: Any) -> "dict[str, Any]":
+    """Names, types and shapes of inputs and outputs."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    kinds = {number: kind.lower() for kind, number in vars(schema.TensorType).items() if not kind.startswith("_")}
+    tensors = model.subgraphs[0].tensors
+    return {
+        part: [
+            {
+                "name": own.decode(),
+                "dtype": kinds[tensors[index].type],
+                "shape": [int(size) for size in ([] if tensors[index].shape is None else tensors[index].shape)],
+            }
+            for own, index in signature_entries(model, part)
+        ]
+        for part in ("inputs", "outputs")
+    }
+
+
+def integer_weights(model: Any) -> int:
+    """How many tensors with data are int8."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    return sum(
+        tensor.type == schema.TensorType.INT8 and model.buffers[tensor.buffer].data is not None
+        for graph in model.subgraphs
+        for tensor in graph.tensors
+    )
+
+
+def builtin(operator: str) -> int:
+    """The number of an operator."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    return int(getattr(schema.BuiltinOperator, operator))
+
+
+def versions(*names: str) -> "dict[str, str]":
+    """Of distributions here."""
+    return {each: version(each) for each in names}
+
+
+OPERATIONS = {"convert": convert, "quantise": quantise}
