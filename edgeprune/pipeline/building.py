@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune import atomic, registry
-from edgeprune.pipeline.export import export
+from edgeprune import atomic
+from edgeprune.pipeline.export import export, exporter
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.candidate import Candidate
@@ -95,7 +95,7 @@ class Builder:
             accuracy, artifact, more = self._int8(self.quantisation, model, candidate, stage, path)
             details.update(more)
         else:
-            accuracy = self._accuracy(model.module, candidate)
+            accuracy = self.metric(model.module, candidate)
             if stage.is_measured:
                 artifact = export(model, artifact_path(folder, self.format), format=self.format)
                 details["parity_error"] = artifact.provenance.get("parity_error")
@@ -107,9 +107,10 @@ class Builder:
 
     def accuracy(self, model: Captured | Pruned, candidate: Candidate) -> float:
         """The task's metric, with the random numbers that the candidate always has; raises TaskError."""
-        return self._accuracy(model.module, candidate)
+        return self.metric(model.module, candidate)
 
-    def _accuracy(self, module: nn.Module, candidate: Candidate) -> float:
+    def metric(self, module: nn.Module, candidate: Candidate) -> float:
+        """As `accuracy`, of any module that stands for the candidate's network."""
         from edgeprune.training_data import reproducible
 
         module.eval()
@@ -127,7 +128,7 @@ class Builder:
 
         source = export(model, path.with_stem(_FLOAT), format=self.format)
         found = quantise(model, source, path, how)
-        accuracy = self._accuracy(found.module, candidate)
+        accuracy = self.metric(found.module, candidate)
         quantised: dict[str, Any] = {
             "scheme": how.scheme.key,
             "calibrated_on": how.calibration.origin,
@@ -135,7 +136,7 @@ class Builder:
             "float_size_bytes": source.size_bytes,
         }
         if stage is Stage.FINAL:
-            quantised["float_accuracy"] = self._accuracy(model.module, candidate)
+            quantised["float_accuracy"] = self.metric(model.module, candidate)
         else:
             source.path.unlink()
             manifest_path(source.path).unlink()
@@ -202,7 +203,7 @@ def trial_seed(seed: int, candidate: Candidate) -> int:
 
 def artifact_path(folder: Path, format: str) -> Path:  # noqa: A002  as `export`
     """Where the artifact of a trial lies."""
-    return folder / f"model{registry.resolve('exporters', format)().suffix}"
+    return folder / f"model{exporter(format).suffix}"
 
 
 def write_json(path: Path, data: Any) -> None:

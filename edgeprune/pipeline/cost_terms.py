@@ -185,13 +185,15 @@ def latency_terms(
     return tuple(terms), tuple(total for name, total in axes.sums.items() if name in named)
 
 
-def size_model(shapes: Sequence[OperatorShape], space: SearchSpace, dense_bytes: float) -> MetricModel:
-    """The artifact's size in bytes: its parameters, and what the dense file has besides them."""
+def size_model(
+    shapes: Sequence[OperatorShape], space: SearchSpace, dense_bytes: float, each: float = _BYTES
+) -> MetricModel:
+    """The artifact's size in bytes: its parameters, `each` of so many, and what the dense file has besides them."""
     widths = {group.name: group.widths for group in space.groups}
     terms: list[Term] = []
     for name, (size, blocks) in _parameters(shapes).items():
         for number, piece in enumerate(size.pieces()):
-            terms.extend(_table(f"{name}:{number}", "parameters", piece, widths, each=_BYTES, blocks=blocks))
+            terms.extend(_table(f"{name}:{number}", "parameters", piece, widths, each=each, blocks=blocks))
     model = MetricModel("size", tuple(terms))
     dense = sum(float(term.table[(-1,) * term.table.ndim]) for term in terms)
     return MetricModel("size", tuple(terms), offset=dense_bytes - dense) if model.terms else model

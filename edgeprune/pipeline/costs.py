@@ -37,10 +37,13 @@ def cost_model(
     budget: Budget,
     dense: Figures,
     time_operators: Timer,
+    *,
+    bytes_each: float = 4,
 ) -> CostModel:
     """A model of every figure that the budget limits on the device, and of the size; right for the dense model.
 
     `time_operators` gives the times of operators on the device; a failed one leaves its layer to a coarser guess.
+    `bytes_each` is what a parameter takes in the file.
     """
     from edgeprune.graph.shapes import operator_shapes
 
@@ -48,7 +51,7 @@ def cost_model(
     metrics: dict[str, MetricModel] = {}
     size = dense.get("size")
     if size is not None and size.value is not None:
-        metrics["size"] = cost_terms.size_model(shapes, space, size.value)
+        metrics["size"] = cost_terms.size_model(shapes, space, size.value, bytes_each)
     figures = {limit.figure for limit in budget.limits if not limit.is_accuracy}
     timed = sorted(figure for figure in figures if figure == "energy" or figure.startswith("latency."))
     if timed:

@@ -40,9 +40,14 @@ def planned_space(
     run_dir: Path,
     seed: int = 0,
     reuse: bool = False,
+    bytes_each: float = 4,
     progress: Progress = SILENT,
 ) -> SearchSpace:
-    """The space with what each choice loses and costs. With `reuse` what the run's folder has is taken from there."""
+    """The space with what each choice loses and costs. With `reuse` what the run's folder has is taken from there.
+
+    `dense` are the dense network's figures in the form that candidates are measured in, `bytes_each` what a parameter
+    takes in their files.
+    """
     from edgeprune.graph.shapes import inner_groups
 
     known = {group.name for group in space.groups}
@@ -59,7 +64,7 @@ def planned_space(
         progress=progress,
     )
     timer = kept_timings(run_dir / COSTS, device_timer(session, progress), reuse=reuse, progress=progress)
-    return replace(space, costs=cost_model(captured, space, budget, dense, timer))
+    return replace(space, costs=cost_model(captured, space, budget, dense, timer, bytes_each=bytes_each))
 
 
 def thinned(group: GroupSpace) -> GroupSpace:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -100,6 +100,11 @@ class Limit:
             return None
         return self.drop.allowed(reference.value) if self.drop else self.value * reference.value
 
+    def absolute(self, dense: Figures) -> Limit:
+        """The limit with its bound in place of a share or a drop; as it is where the dense figure cannot tell."""
+        bound = self.bound(dense)
+        return self if bound is None else replace(self, value=bound, relative=False, drop=None)
+
 
 @dataclass(frozen=True, slots=True)
 class LimitCheck:
@@ -170,6 +175,10 @@ class Budget:
         """This budget with the other's limits in place of or beside its own."""
         metrics = {limit.metric for limit in other.limits}
         return Budget(tuple(limit for limit in self.limits if limit.metric not in metrics) + other.limits)
+
+    def absolute(self, dense: Figures) -> Budget:
+        """The budget with nothing in it that is relative to the dense model."""
+        return Budget(tuple(limit.absolute(dense) for limit in self.limits))
 
     def check(self, figures: Figures, dense: Figures) -> BudgetCheck:
         """Compare the upper confidence bounds of `figures` with the limits; `dense` resolves relative ones."""
