@@ -36,7 +36,13 @@ def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> N
 
 @click.command("package", epilog=_EPILOG, short_help="Write what a run chose as C, for CMake, as an archive ...")
 @click.argument("runs", metavar="[NAME=]RUN...", nargs=-1, required=True)
-@click.option("--for", "kind", required=True, metavar="KIND", help=f"{_KINDS}, or a plug-in's.")
+@click.option(
+    "--for",
+    "kind",
+    required=True,
+    metavar="KIND",
+    help=f"{_KINDS}, or a plug-in's; KIND:key=value,... where its README says so.",
+)
 @click.option(
     "-o",
     "--output",

@@ -1,4 +1,4 @@
-"""Archives as bytes: tar, ar and zip of files in memory, not compressed, so that no library's version shows in them.
+"""Archives as bytes: tar, ar, zip and gzip of what is in memory, stored as it is, so that no compressor shows in them.
 
 Sorted if nothing else is said, owned by root, every time the given one: the same files give the same bytes everywhere.
 """
@@ -6,17 +6,20 @@ Sorted if nothing else is said, owned by root, every time the given one: the sam
 from __future__ import annotations
 
 import io
+import struct
 import tarfile
 import time
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from edgeprune.package.base import File
 
-__all__ = ["ar_archive", "tar_archive", "zip_archive"]
+__all__ = ["ar_archive", "stored_gzip", "tar_archive", "zip_archive"]
 
 _ZIP_BEGINS = 315532800  # 1980-01-01: a zip cannot say an earlier time
+_BLOCK = 0xFFFF  # of deflate, where it stores
 
 
 def tar_archive(
@@ -55,6 +58,17 @@ def zip_archive(files: Mapping[str, File], epoch: int) -> bytes:
             info.external_attr = (0o100755 if files[path].executable else 0o100644) << 16
             archive.writestr(info, files[path].data)
     return buffer.getvalue()
+
+
+def stored_gzip(data: bytes) -> bytes:
+    """A gzip file (RFC 1952) of blocks that are not compressed (RFC 1951, 3.2.4), without a time."""
+    blocks = range(0, max(len(data), 1), _BLOCK)
+    parts = [b"\x1f\x8b\x08" + bytes(6) + b"\xff"]
+    for start in blocks:
+        part = data[start : start + _BLOCK]
+        parts += [struct.pack("<BHH", start == blocks[-1], len(part), len(part) ^ 0xFFFF), part]
+    parts.append(struct.pack("<II", zlib.crc32(data), len(data) % 2**32))
+    return b"".join(parts)
 
 
 def _above(path: str) -> list[str]:

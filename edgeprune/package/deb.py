@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from datetime import datetime, timezone
+from email.utils import format_datetime
 
 from edgeprune.errors import UsageError
-from edgeprune.package.archives import ar_archive, tar_archive
+from edgeprune.package.archives import ar_archive, stored_gzip, tar_archive
 from edgeprune.package.base import Contents, File, text
 from edgeprune.package.linux import device_files, folder
 from edgeprune.package.readme import models_table, verification
@@ -34,7 +36,7 @@ class DebPackager:
     def files(self, contents: Contents) -> Mapping[str, File]:
         """See `Packager.files`; raises UsageError for a name of one letter, which Debian does not take."""
         if len(contents.name) < 2:
-            hint = "give the package a longer one: --package-name"
+            hint = "give it a longer one: --name"
             raise UsageError(f"a Debian package cannot have the name {contents.name!r}", hint=hint)
         return {_file_name(contents): File(self._deb(contents)), "README.md": text(_readme(contents))}
 
@@ -44,13 +46,24 @@ class DebPackager:
         installed[f"usr/share/doc/{contents.name}/copyright"] = licence or text(
             "No licence was given with these models."
         )
+        changelog = text(self._changelog(contents)).data
+        installed[f"usr/share/doc/{contents.name}/changelog.gz"] = File(stored_gzip(changelog))
         control = {"control": text(self._control(contents, installed)), "md5sums": text(_md5sums(installed))}
         members = {
             "debian-binary": b"2.0\n",
-            "control.tar": tar_archive(control, contents.epoch, root="./", folders=True),
-            "data.tar": tar_archive(installed, contents.epoch, root="./", folders=True),
+            "control.tar.gz": stored_gzip(tar_archive(control, contents.epoch, root="./", folders=True)),
+            "data.tar.gz": stored_gzip(tar_archive(installed, contents.epoch, root="./", folders=True)),
         }
         return ar_archive(members, contents.epoch)
+
+    def _changelog(self, contents: Contents) -> str:
+        when = format_datetime(datetime.fromtimestamp(contents.epoch, timezone.utc))
+        return f"""\
+{contents.name} ({contents.version}) unstable; urgency=medium
+
+  * Neural networks pruned to a measured budget.
+
+ -- {self.maintainer}  {when}"""
 
     def _control(self, contents: Contents, installed: Mapping[str, File]) -> str:
         models = "\n".join(
@@ -108,7 +121,9 @@ dpkg --verify {name}
 dpkg --remove {name}
 ```
 
-The archive's members are not compressed: its bytes depend on the models alone, not on a version of a compressor.
+What is in it is stored, not compressed: its bytes depend on the models alone, not on a version of a compressor. Its
+files are of 1970 where SOURCE_DATE_EPOCH was not set, which `lintian` remarks on. The maintainer is set by
+`edgeprune package RUN --for "deb:maintainer=Jane Doe <jane@example.org>"`.
 
 {models_table(contents)}
 {verification()}"""

@@ -20,6 +20,7 @@ from edgeprune.package.readme import models_table, verification
 
 __all__ = ["RaucPackager"]
 
+_SMALL = 64 * 1024  # bytes: RAUC refuses to make a verity bundle of less than a page, once it is compressed
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,99}")
 _SLOT_CLASS = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 
@@ -50,13 +51,14 @@ class RaucPackager:
 
 
 def _manifest(contents: Contents, compatible: str, slot: str, archive: bytes) -> str:
+    layout = "plain" if len(archive) < _SMALL else "verity"
     return f"""\
 [update]
 compatible={compatible}
 version={contents.version}
 
 [bundle]
-format=verity
+format={layout}
 
 [image.{slot}]
 filename=models.tar

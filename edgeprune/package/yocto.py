@@ -64,7 +64,7 @@ DESCRIPTION = "Installs {models} with a manifest of what they take, give and nee
 SECTION = "science"
 {_licence(contents, sources)}
 
-SRC_URI = " \\
+SRC_URI = "\\
 {uris} \\
 "
 
@@ -78,7 +78,7 @@ do_install() {{
 {installed}
 }}
 
-FILES:${{PN}} = "${{datadir}}/edgeprune/${{BPN}}"
+FILES:${{PN}} += "${{datadir}}/edgeprune/${{BPN}}"
 """
 
 

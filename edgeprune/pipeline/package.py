@@ -63,16 +63,17 @@ class Packaged:
 def package(runs: Sequence[str], output: Path, *, kind: str, options: Options | None = None) -> Packaged:
     """Package the models of `runs`, each "RUN" or "NAME=RUN", for `kind`, into the folder or archive `output`.
 
-    A RUN is the folder of a run or its edgeprune.lock. Every artifact is verified by its sha256 before anything is
-    made of it. Raises UsageError, StorageError.
+    `kind` may have parameters: "deb:maintainer=Jane Doe <jane@example.org>". A RUN is the folder of a run or its
+    edgeprune.lock. Every artifact is verified by its sha256 before anything is made of it. Raises UsageError,
+    StorageError.
     """
     options = options or Options()
-    registry.check("packagers", kind)
+    registry.check("packagers", registry.split(kind)[0])
     write.check_output(output)
     with ExitStack() as stack:
         if options.offline:
             stack.enter_context(no_network())
-        packager: Packager = registry.resolve("packagers", kind)()
+        packager: Packager = registry.create("packagers", kind)
         locks = [(name, _lock_path(Path(run), locked=options.locked)) for name, run in map(_named, runs)]
         contents = _contents(locks, options)
         files = build(packager, contents, sign=_signer(options.sign))
