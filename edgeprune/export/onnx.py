@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.export import ExportedProgram
 
-__all__ = ["OnnxExporter", "clean"]
+__all__ = ["OnnxExporter", "clean", "translated"]
 
 _MAX_BYTES = 2**31 - 1  # protobuf's limit for one message, and so for one ONNX file with its weights
 
@@ -60,28 +60,11 @@ class OnnxExporter:
         training = module.training
         try:
             module.eval()
-            with _quiet(), torch.no_grad():
-                program = in_four_dimensions(_program(module, example_inputs, batch_dynamic))
-                exported = torch.onnx.export(
-                    program,
-                    dynamo=True,
-                    opset_version=self.opset,
-                    verbose=False,
-                    input_names=input_names or None,
-                    output_names=output_names or None,
-                )
-        except UsageError:
-            raise
-        except Exception as error:
-            raise UsageError(
-                f"the model cannot be exported to ONNX: {_first_line(error)}",
-                hint="the operator named above has no ONNX form in this version of torch",
-            ) from error
+            with _translating():
+                program = _program(module, example_inputs, batch_dynamic)
+            model = translated(program, input_names=input_names, output_names=output_names)
         finally:
             module.train(training)
-        if exported is None:
-            raise UsageError("torch's ONNX exporter returned nothing")
-        model = clean(exported.model_proto)
         onnx.checker.check_model(model, full_check=True)
         data = model.SerializeToString(deterministic=True)
         atomic.write_bytes(path, data)
@@ -100,6 +83,26 @@ class OnnxExporter:
                 "opset": self.opset,
             },
         )
+
+
+def translated(
+    program: ExportedProgram, *, input_names: tuple[str, ...] = (), output_names: tuple[str, ...] = ()
+) -> onnx.ModelProto:
+    """The program as ONNX, cleaned; raises UsageError where an operator has no ONNX form."""
+    import torch
+
+    with _translating():
+        exported = torch.onnx.export(
+            in_four_dimensions(program),
+            dynamo=True,
+            opset_version=OnnxExporter.opset,
+            verbose=False,
+            input_names=input_names or None,
+            output_names=output_names or None,
+        )
+    if exported is None:
+        raise UsageError("torch's ONNX exporter returned nothing")
+    return clean(exported.model_proto)
 
 
 def clean(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -148,6 +151,23 @@ def _program(module: nn.Module, example_inputs: tuple[Tensor, ...], batch_dynami
             hint="look for a size in its forward that is a number where the batch, x.shape[0], is meant",
         )
     return program
+
+
+@contextlib.contextmanager
+def _translating() -> Iterator[None]:
+    """torch's exporters at work: without chatter and gradients; what they raise is a UsageError."""
+    import torch
+
+    try:
+        with _quiet(), torch.no_grad():
+            yield
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"the model cannot be exported to ONNX: {_first_line(error)}",
+            hint="the operator named above has no ONNX form in this version of torch",
+        ) from error
 
 
 @contextlib.contextmanager
