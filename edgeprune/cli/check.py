@@ -67,7 +67,7 @@ def check_command(
     from edgeprune.pipeline.subject import subject_of
     from edgeprune.records import gate as gates
     from edgeprune.records.gate_policy import parse_age
-    from edgeprune.report.gate import render
+    from edgeprune.report.gate import render, summary
 
     if measure and max_age is not None:
         raise UsageError("--max-age is about recorded measurements", hint="it goes with --recorded")
@@ -91,6 +91,8 @@ def check_command(
     _write(gate, junit, markdown, benchmark)
     if json_output:
         emit(gates.to_json(gate))
+        for line in summary(gate):  # a pipeline keeps the JSON, and shows this
+            click.echo(line, err=True)
     else:
         click.echo(render(gate), nl=False)
     if gate.reading.origin.hint and not gate.is_measured:

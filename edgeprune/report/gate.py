@@ -21,6 +21,7 @@ __all__ = [
     "render",
     "since",
     "state_text",
+    "summary",
     "title",
     "value_text",
 ]
@@ -31,6 +32,11 @@ def render(gate: Gate) -> str:
     rows = [[state_text(check), message(check)] for check in gate.checks]
     lines = [title(gate), *(f"  {line}" for line in table(rows)), *provenance(gate)]
     return "\n".join(lines) + "\n"
+
+
+def summary(gate: Gate) -> list[str]:
+    """The verdict, and what is not met."""
+    return [title(gate), *(f"{state_text(check)}: {message(check)}" for check in gate.checks if not check.is_met)]
 
 
 def title(gate: Gate) -> str:
