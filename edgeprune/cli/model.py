@@ -135,13 +135,19 @@ def prune_command(
 @click.command("export", epilog=SOURCE, short_help="Export a model, checked in its runtime.")
 @click.argument("source")
 @click.argument("output", type=click.Path(path_type=Path))
-@click.option("--format", "file_format", default="onnx", show_default=True)
+@click.option(
+    "--format",
+    "file_format",
+    metavar="FORMAT",
+    help="What the file is, where its name does not say it, or with parameters: tflite:layout=nhwc.",
+)
 @as_json
-def export_command(source: str, output: Path, file_format: str, json_output: bool) -> None:
+def export_command(source: str, output: Path, file_format: str | None, json_output: bool) -> None:
     """Write SOURCE as a file that a runtime executes (OUTPUT), and check it in that runtime against the model."""
     from edgeprune.export.manifest import manifest_path
-    from edgeprune.pipeline.export import check_output, export
+    from edgeprune.pipeline.export import check_output, export, format_of
 
+    file_format = file_format or format_of(output)
     check_output(output, file_format)
     with open_progress() as progress:
         with progress.step("capturing the model"):

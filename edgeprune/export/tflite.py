@@ -44,6 +44,11 @@ class TfliteExporter:
             raise UsageError(f"tflite: {layout!r} is no layout", hint=f"layouts: {', '.join(_LAYOUTS)}")
         self.layout = layout
 
+    @staticmethod
+    def check() -> None:
+        """Raises UsageError where the environment is not there."""
+        find(ENVIRONMENT)
+
     def export(
         self,
         module: nn.Module,

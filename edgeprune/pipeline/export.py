@@ -17,18 +17,41 @@ if TYPE_CHECKING:
     from edgeprune.export.base import Exporter
     from edgeprune.graph.captured import Captured, Pruned
 
-__all__ = ["check_folder", "check_output", "export"]
+__all__ = ["check_folder", "check_output", "export", "exporter", "format_of"]
+
+
+def exporter(format: str) -> Exporter:  # noqa: A002  as `export`
+    """The exporter of "tflite", or with parameters where it takes some "tflite:layout=nhwc"; raises UsageError."""
+    made: Exporter = registry.create("exporters", format)
+    return made
+
+
+def format_of(path: Path) -> str:
+    """The format that a file's name says; raises UsageError with the endings that say one."""
+    formats = {exporter(name).suffix: name for name in registry.names("exporters")}
+    if path.suffix not in formats:
+        what = path.suffix or "files without a suffix"
+        raise UsageError(f"{path.name}: no exporter writes {what}", hint=f"endings: {', '.join(formats)}")
+    return formats[path.suffix]
+
+
+def check_ready(format: str) -> None:  # noqa: A002  as `export`
+    """Refuse a format whose tools are not there, before anything is loaded or trained; raises UsageError."""
+    check = getattr(exporter(format), "check", None)  # of those that need more than edgeprune brings
+    if check is not None:
+        check()
 
 
 def check_output(path: Path, format: str) -> None:  # noqa: A002  as `export`
     """Refuse a file that `export` could not write, before there is a model; raises UsageError."""
-    suffix = _exporter(format).suffix
+    suffix = exporter(format).suffix
     if path.suffix != suffix:
         raise UsageError(
             f"{path.name}: a file of format {format!r} ends in {suffix}",
             hint=f"name it {path.with_suffix(suffix).name}; formats: {', '.join(registry.names('exporters'))}",
         )
     check_folder(path)
+    check_ready(format)
 
 
 def check_folder(path: Path) -> None:
@@ -58,7 +81,7 @@ def export(
     check_output(path, format)
     if has_masks(model):
         model = make_permanent(model)
-    artifact = _exporter(format).export(
+    artifact = exporter(format).export(
         model.module,
         model.example_inputs,
         path,
@@ -75,11 +98,6 @@ def export(
     artifact = replace(artifact, provenance={**artifact.provenance, "parity_error": error})
     manifest.write(artifact)
     return artifact
-
-
-def _exporter(format: str) -> Exporter:  # noqa: A002  as `export`
-    exporter: Exporter = registry.resolve("exporters", format)()
-    return exporter
 
 
 def _provenance(model: Captured | Pruned) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def prune(
     """
     from edgeprune.importance.base import ImportanceContext
     from edgeprune.pipeline.calibration import load_calibration
-    from edgeprune.pipeline.export import export
+    from edgeprune.pipeline.export import export, format_of
     from edgeprune.recovery.reconstruct import held_back
 
     output = Path(output)
@@ -101,7 +101,7 @@ def prune(
     artifact = None
     if export_to is not None:
         with progress.step(f"export {Path(export_to).name}"):
-            artifact = export(pruned, export_to, format=Path(export_to).suffix[1:])
+            artifact = export(pruned, export_to, format=format_of(Path(export_to)))
     before, after = captured.cost(), pruned.cost()
     return {
         "schema": SCHEMA,
@@ -182,7 +182,7 @@ def check_request(
     """Refuse what can be refused before there is a model: names of files, their folders, settings; UsageError."""
     from edgeprune import registry
     from edgeprune.pipeline.calibration import check_file
-    from edgeprune.pipeline.export import check_folder
+    from edgeprune.pipeline.export import check_folder, check_output, format_of
 
     registry.create("importances", importance)
     if calibration is not None:
@@ -192,14 +192,7 @@ def check_request(
         raise UsageError(f"{output.name}: the pruned model is written as a .pt2 file", hint=hint)
     check_folder(output)
     if export_to is not None:
-        suffix = Path(export_to).suffix
-        formats = registry.names("exporters")
-        if suffix[1:] not in formats:
-            raise UsageError(
-                f"{Path(export_to).name}: no exporter writes {suffix or 'files without a suffix'}",
-                hint=f"endings: {', '.join('.' + name for name in formats)}",
-            )
-        check_folder(Path(export_to))
+        check_output(Path(export_to), format_of(Path(export_to)))
     for channels in [round_to] if isinstance(round_to, int) else round_to.values():
         if channels < 1:
             raise UsageError(f"widths cannot be rounded to multiples of {channels}", hint="1 does not round")

@@ -10,6 +10,7 @@ from typing import Any
 from edgeprune import registry
 from edgeprune.errors import ConfigError, UsageError
 from edgeprune.pipeline.calibration import check_file
+from edgeprune.pipeline.export import check_ready
 from edgeprune.pipeline.quantisation import quantizer_of, scheme_of
 from edgeprune.progress import Progress
 from edgeprune.records.budget import Budget
@@ -49,9 +50,10 @@ def check_settings(project: Project, run_dir: Path | None, *, resume: bool) -> N
 def check_project(project: Project) -> None:
     """Refuse an address, or the name of a part, that is wrong; raises UsageError."""
     targets_of(project)
-    for kind, name in (("strategies", project.search.strategy), ("exporters", project.export.format)):
-        registry.check(kind, name)
-    registry.create("importances", project.search.importance)  # its parameters are its own to judge
+    registry.check("strategies", project.search.strategy)
+    for kind, spec in (("exporters", project.export.format), ("importances", project.search.importance)):
+        registry.create(kind, spec)  # its parameters are its own to judge
+    check_ready(project.export.format)
     export = project.export
     if export.is_quantised:
         quantizer = quantizer_of(export.format)

@@ -48,7 +48,7 @@ def sparsify(
     device. Returns a plain mapping: share of zeros per weight, accuracy before and after where the task tells it, the
     paths, and what it is worth. Raises UsageError, TaskError, TargetError, ParityError, StorageError.
     """
-    from edgeprune.pipeline.export import export
+    from edgeprune.pipeline.export import export, format_of
     from edgeprune.pipeline.prune import check_request
     from edgeprune.pipeline.worth import worth
     from edgeprune.sparsity.masks import make_permanent, zero_shares
@@ -81,7 +81,7 @@ def sparsify(
         if export_to is not None or target is not None:
             path = Path(folder) / "sparse.onnx" if export_to is None else Path(export_to)
             with progress.step(f"export {path.name}"):
-                artifact = export(plain, path, format=path.suffix[1:])
+                artifact = export(plain, path, format=format_of(path))
         if target is not None and artifact is not None:
             with progress.step("export the dense model"):
                 dense = export(captured, Path(folder) / f"dense{artifact.path.suffix}", format=artifact.format)

@@ -130,10 +130,9 @@ class Variants:
         return Variant(self._exported(model, name), self._judged(model.module), model, recovery)
 
     def _exported(self, model: Captured | Pruned, name: str) -> Artifact:
-        from edgeprune import registry
-        from edgeprune.pipeline.export import export
+        from edgeprune.pipeline.export import export, exporter
 
-        suffix = registry.resolve("exporters", self.format)().suffix
+        suffix = exporter(self.format).suffix
         with self.progress.step(f"export {name}"):
             return export(model, self.folder / f"{name}{suffix}", format=self.format)
 

@@ -218,7 +218,7 @@ PROJECT = Table(
         "export": _table(
             ExportSettings,
             {
-                "format": Field(Registered("exporters")),
+                "format": Field(_WithParameters("exporters")),
                 "quantize": Field(Choice(QUANTIZE)),
                 "scheme": Field(Text("per-channel", "[a-z0-9-]+")),
                 "calibration": Field(_PathText()),
