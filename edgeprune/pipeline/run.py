@@ -7,7 +7,8 @@
   costs.json         what single operators take on the device (likewise)
   trials/0007/       candidate.json, model.onnx and its manifest, measurement.json
   best/              the accepted trial's files
-  result.json
+  result.json, report.html
+  run.json, structure.json   for those who look on, and for the report
   edgeprune.lock     what was accepted, by sha256; all that packaging reads besides best/
 """
 
@@ -33,13 +34,16 @@ from edgeprune.pipeline.executors.base import Executor, ExecutorFactory, Plan
 from edgeprune.pipeline.locking import write_lock
 from edgeprune.pipeline.planning import planned_space
 from edgeprune.pipeline.prepared import device_facts, measured_on, prepare, run_inputs
+from edgeprune.pipeline.report import write_report
 from edgeprune.pipeline.run_checks import (
     check_same_device,
     check_same_task,
     check_settings,
     effective_budget,
 )
+from edgeprune.pipeline.structure import write_structure
 from edgeprune.pipeline.trials import Trials, trial_folder
+from edgeprune.pipeline.watch import note_start
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records import codec
 from edgeprune.records.profile import load_profile
@@ -87,6 +91,7 @@ def run(
         example_inputs = task.example_inputs()
         inputs = run_inputs(project, budget, task, model)
         journal = stack.enter_context(Journal.open(run_dir, inputs, resume=resume))
+        note_start(run_dir, max_trials=project.search.max_trials, trials=len(journal.trials))
         device = device_facts(session)
         check_same_device(journal, device)
         if isinstance(devices, Pool) and journal.trials:
@@ -103,6 +108,7 @@ def run(
             progress=progress,
         )
         captured, builder = prepared.captured, prepared.builder
+        write_structure(run_dir, captured, {group.name for group in prepared.space.groups})
         executor = _executor(project, task, model, journal, progress)
         evaluate = Trials(builder, devices, run_dir, progress, Sentinel(), executor)
         if executor is not None:
@@ -217,6 +223,7 @@ def _finish(result: Result, run_dir: Path) -> Result:
     result = replace(result, provenance={**result.provenance, "files": files})
     atomic.write_text(run_dir / RESULT, json.dumps(codec.to_json(result), indent=2, allow_nan=False) + "\n")
     write_lock(result, run_dir)
+    write_report(run_dir)
     return result
 
 

@@ -1,0 +1,257 @@
+"""A run as its folder shows it while it goes on: how far it is, what came of each trial, whether it is alive.
+
+Nothing is written, and no lock is kept: the run does not notice. `run.json` is what the run says of its beginning.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from edgeprune import atomic
+from edgeprune.errors import DamagedError, UsageError
+from edgeprune.pipeline.building import CHECKPOINT
+from edgeprune.pipeline.planning import COSTS, SENSITIVITIES
+from edgeprune.pipeline.trials import trial_folder
+from edgeprune.records import codec
+from edgeprune.records.budget import Budget, BudgetCheck, State
+from edgeprune.records.measurement import Outcome
+from edgeprune.records.trial import Stage, Trial
+from edgeprune.search.journal import FILE_NAME, SCHEMA
+from edgeprune.search.limits import check_trial, closest
+
+__all__ = ["RUN", "Snapshot", "note_start", "snapshot"]
+
+RUN = "run.json"
+RUN_SCHEMA = "edgeprune.run/1"
+WATCH_SCHEMA = "edgeprune.watch/1"
+RESULT = "result.json"
+
+RunState = Literal["running", "finished", "stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A run at one moment. `state` "stopped" is a run that ended without a result: killed, interrupted, or failed.
+
+    `now` says what is being done; empty where nothing is. `measured` counts the trials that went to the device, of at
+    most `max_trials` (None where the run does not say). `attempts` are those that failed and were tried again.
+    """
+
+    folder: Path
+    state: RunState
+    pid: int | None = None
+    status: str = ""  # of the result, where there is one
+    now: str = ""
+    measured: int = 0
+    max_trials: int | None = None
+    elapsed_s: float | None = None
+    trials: tuple[Trial, ...] = ()
+    attempts: tuple[Mapping[str, Any], ...] = ()
+    budget: Budget = Budget()  # noqa: RUF009  frozen
+    best: Trial | None = None
+    check: BudgetCheck | None = None
+    last: str = ""  # the last entry of the journal, in words
+    last_age_s: float | None = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def best_is(self) -> str:
+        """What the best trial so far is: "accepted", or the closest to the budget; "" where there is none."""
+        if self.best is None or self.check is None:
+            return ""
+        met = self.check.state is State.MET and self.best.stage is Stage.FINAL
+        return "within the budget" if met else "the closest so far"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data with a schema version; trials as in the journal."""
+        return {
+            "schema": WATCH_SCHEMA,
+            "run_dir": str(self.folder.absolute()),
+            "state": self.state,
+            "pid": self.pid,
+            "status": self.status or None,
+            "now": self.now,
+            "trials_measured": self.measured,
+            "max_trials": self.max_trials,
+            "elapsed_s": self.elapsed_s,
+            "last_entry": {"text": self.last, "age_s": self.last_age_s},
+            "best": None if self.best is None else codec.to_json(self.best),
+            "check": None if self.check is None else codec.to_json(self.check),
+            "trials": [codec.to_json(trial) for trial in self.trials],
+            "attempts": [dict(attempt) for attempt in self.attempts],
+        }
+
+
+def note_start(run_dir: Path, *, max_trials: int, trials: int) -> None:
+    """Write down when a run began, or went on with so many `trials`, and how many it may measure; StorageError."""
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    data = {"schema": RUN_SCHEMA, "started_at": now, "max_trials": max_trials, "trials_before": trials}
+    atomic.write_text(run_dir / RUN, json.dumps(data) + "\n")
+
+
+def snapshot(run_dir: Path) -> Snapshot:
+    """The run as it is now; raises UsageError where there is no run, DamagedError where its journal cannot be read."""
+    path = run_dir / FILE_NAME
+    holder = _holder(path)
+    alive = holder is not None
+    inputs, trials, attempts, last = _entries(path)
+    budget = Budget.parse(inputs.get("budget", {}))
+    best = _best(budget, trials)
+    started = _read(run_dir / RUN)
+    finished = _read(run_dir / RESULT)
+    # A run that was gone on with and then killed has the result of its first end still.
+    ended = not alive and finished.get("trials") == len(trials)
+    return Snapshot(
+        folder=run_dir,
+        state="running" if alive else "finished" if ended else "stopped",
+        pid=holder or None,
+        status=str(finished.get("status", "")) if ended else "",
+        now=_now(run_dir, len(trials), inputs) if alive else "",
+        measured=sum(trial.stage.is_measured for trial in trials),
+        max_trials=started.get("max_trials"),
+        elapsed_s=_elapsed(started.get("started_at"), path, run_dir / RESULT, alive=alive),
+        trials=trials,
+        attempts=attempts,
+        budget=budget,
+        best=best,
+        check=None if best is None else check_trial(budget, best, trials[0].figures),
+        last=last,
+        last_age_s=max(datetime.now(timezone.utc).timestamp() - path.stat().st_mtime, 0.0),
+        inputs=inputs,
+    )
+
+
+def _holder(path: Path) -> int | None:
+    """The process that holds the journal; 0 where one does that cannot be named, None where none does. UsageError.
+
+    The list of locks is asked first: to try the lock would, for an instant, keep a run from beginning.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        hint = "name the folder of a run, like runs/20260101-120000, or its project"
+        raise UsageError(f"there is no run in {path.parent}: {error.strerror or error}", hint=hint) from error
+    try:
+        known = _lock_owner(os.fstat(descriptor))
+        if known is not None:
+            return known
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return 0
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _lock_owner(file: os.stat_result) -> int | None:
+    """Who holds an exclusive flock on the file, by /proc/locks: "1: FLOCK ADVISORY WRITE pid device:inode 0 EOF"."""
+    wanted = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+    try:
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        parts = line.split()
+        if len(parts) >= 6 and parts[1] == "FLOCK" and parts[3] == "WRITE" and parts[5] == wanted and int(parts[4]) > 0:
+            return int(parts[4])
+    return None
+
+
+def _entries(path: Path) -> tuple[dict[str, Any], tuple[Trial, ...], tuple[Mapping[str, Any], ...], str]:
+    """Inputs, trials, failed attempts, and the last whole line in words: what is half written is not there yet."""
+    content = path.read_bytes()
+    inputs: dict[str, Any] = {}
+    trials: list[Trial] = []
+    attempts: list[Mapping[str, Any]] = []
+    last = ""
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
+        entry = _entry(line, f"{path}:{number}")
+        if entry["kind"] == "inputs":
+            inputs, last = entry["inputs"], "the run began"
+        elif entry["kind"] == "trial":
+            trials.append(entry["trial"])
+            last = f"trial {trials[-1].number} ended"
+        else:
+            attempts.append(entry)
+            last = f"trial {entry['number']}: {entry['outcome']}: {entry['message']}"
+    return inputs, tuple(trials), tuple(attempts), last
+
+
+def _entry(line: bytes, where: str) -> dict[str, Any]:
+    """A line of the journal, its trial read; raises DamagedError."""
+    try:
+        entry = json.loads(line)
+        kind = entry["kind"]
+        if kind == "inputs" and entry["schema"] != SCHEMA:
+            raise ValueError(f"a journal of {entry['schema']}")
+        if kind == "trial":
+            return {"kind": kind, "trial": codec.trial_from_json(entry["trial"])}
+        needed = ("inputs",) if kind == "inputs" else ("number", "outcome", "message")
+        return {"kind": kind, **{name: entry[name] for name in needed}}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"{where}: damaged journal: {error}") from error
+
+
+def _best(budget: Budget, trials: tuple[Trial, ...]) -> Trial | None:
+    """The most accurate fully fine-tuned trial within the budget; the closest where there is none."""
+    if not trials:
+        return None
+    dense = trials[0].figures
+    met = [
+        trial
+        for trial in trials
+        if trial.stage is Stage.FINAL
+        and trial.outcome == Outcome.OK.value
+        and budget.check(trial.figures, dense).state is State.MET
+    ]
+    if met:
+        return max(met, key=lambda trial: (trial.figures["accuracy"].value or 0.0, -trial.number))
+    return closest(budget, trials, dense)
+
+
+def _now(run_dir: Path, done: int, inputs: Mapping[str, Any]) -> str:
+    """What the run does, by the files that are there and those that are not."""
+    folder = trial_folder(run_dir, done)
+    if not inputs:
+        return "beginning"
+    if done == 0 and not folder.exists():
+        return "capturing the model"
+    if not folder.exists():
+        if done == 1 and (run_dir / SENSITIVITIES).exists() and not (run_dir / COSTS).exists():
+            return "finding out what each narrowing costs in accuracy, then timing operators on the device"
+        return "choosing what to try next" if done > 1 else "learning the network before the first choice"
+    name = "the dense model" if done == 0 else f"trial {done}"
+    if any(folder.glob("model.*.manifest.json")):
+        return f"measuring {name}"
+    if (folder / CHECKPOINT).exists():
+        return f"fine-tuning {name}"
+    return f"evaluating {name}" if done == 0 else f"building {name}"
+
+
+def _elapsed(started: Any, journal: Path, result: Path, *, alive: bool) -> float | None:
+    """Seconds since this start of the run; of one that is over, until it last wrote."""
+    if not isinstance(started, str):
+        return None
+    try:
+        began = datetime.fromisoformat(started).timestamp()
+    except ValueError:
+        return None
+    written = [path.stat().st_mtime for path in (journal, result) if path.exists()]
+    return max((datetime.now(timezone.utc).timestamp() if alive else max(written)) - began, 0.0)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; an empty one where the file is not there, or is nothing that can be read."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
