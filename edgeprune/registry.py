@@ -55,10 +55,12 @@ _BUILT_IN: dict[str, dict[str, str]] = {
     "exporters": {
         "onnx": "edgeprune.export.onnx:OnnxExporter",
         "tflite": "edgeprune.export.tflite:TfliteExporter",
+        "ncnn": "edgeprune.export.ncnn:NcnnExporter",
     },
     "runners": {  # by the format's name
         "onnx": "edgeprune.export.onnx_runner:OnnxRunner",
         "tflite": "edgeprune.export.tflite_runner:TfliteRunner",
+        "ncnn": "edgeprune.export.program_runner:NcnnRunner",
     },
     "packagers": {
         "c": "edgeprune.package.c:CPackager",
@@ -74,7 +76,10 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "rauc": "edgeprune.package.rauc:RaucPackager",
         "mender": "edgeprune.package.mender:MenderPackager",
     },
-    "quantizers": {"onnx": "edgeprune.export.quantize:OnnxQuantizer"},  # by the format's name
+    "quantizers": {  # by the format's name
+        "onnx": "edgeprune.export.quantize:OnnxQuantizer",
+        "tflite": "edgeprune.export.tflite_quantizer:TfliteQuantizer",
+    },
 }
 
 

@@ -88,6 +88,15 @@ ENVIRONMENTS: Mapping[str, Environment] = {
         download_bytes=700_000_000,
         disk_bytes=2_200_000_000,
     ),
+    "ncnn": Environment(
+        name="ncnn",
+        brings="export to .ncnn, and ncnn to check and measure it with",
+        needs=("pnnx", "ncnn"),
+        stages=(("numpy",), ("--no-deps", "pnnx", "ncnn")),  # pnnx asks for torch and does without
+        proof=("ncnn",),
+        download_bytes=60_000_000,
+        disk_bytes=250_000_000,
+    ),
 }
 
 

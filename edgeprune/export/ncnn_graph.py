@@ -1,0 +1,101 @@
+"""A module as a program that ncnn can express: its tensors have at most four dimensions, one of which is no batch.
+
+Three things that networks often do have another form in which ncnn has them: every other row and column of a picture
+(ncnn's Crop has no steps) is a max-pooling of one pixel; queries, keys and values cut out of one tensor of five
+dimensions are cut out of its last one before it gets five.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.export import ExportedProgram
+    from torch.fx import GraphModule
+
+__all__ = ["program_for_ncnn"]
+
+Node = Any  # torch.fx.Node, whose arguments have too many types
+Graph = Any
+
+_MOST_DIMENSIONS = 4  # with the batch
+_TO_THE_END = 2**31 - 1
+
+
+def program_for_ncnn(module: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
+    """The module in its present mode, at the batch of the inputs; it computes the same, and is left as it was."""
+    import torch
+
+    graph_module: GraphModule = torch.export.export(module, inputs, strict=False).module(check_guards=False)
+    graph = graph_module.graph
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten.slice.Tensor:
+            _stepless(graph, node)
+        elif node.target is torch.ops.aten.select.int:
+            _without_fifth(graph, node, node.args[0], node.args[1], node.args[2])
+        elif node.target is torch.ops.aten.unbind.int:
+            dimension = node.args[1] if len(node.args) > 1 else 0
+            for part in list(node.users):
+                _without_fifth(graph, part, node.args[0], dimension, part.args[1])
+    graph.eliminate_dead_code()
+    graph_module.recompile()
+    return torch.export.export(graph_module, inputs, strict=False)
+
+
+def _stepless(graph: Graph, node: Node) -> None:
+    """A slice with steps along a spatial dimension, as a pooling; any other stays."""
+    import torch
+
+    values: list[Any] = [*node.args, *(0, None, None, 1)[len(node.args) - 1 :]]
+    source, dimension, start, end, step = values
+    rank = source.meta["val"].ndim
+    dimension %= rank
+    if step == 1 or rank not in {3, 4} or dimension < 2:
+        return
+    with graph.inserting_before(node):
+        if start not in {0, None} or (end is not None and end < _TO_THE_END):
+            source = graph.call_function(torch.ops.aten.slice.Tensor, (source, dimension, start, end))
+        strides = [step if axis == dimension else 1 for axis in range(2, rank)]
+        pool = torch.ops.aten.max_pool2d.default if rank == 4 else torch.ops.aten.max_pool1d.default
+        pooled = graph.call_function(pool, (source, [1] * len(strides), strides))
+    _replace(graph, node, pooled)
+
+
+def _without_fifth(graph: Graph, node: Node, given: Node, dimension: int, index: int) -> None:
+    """One element, along a dimension, of a tensor that was split into five dimensions and turned, cut out before."""
+    import torch
+
+    aten = torch.ops.aten
+    turned: Sequence[int] = range(_rank(given))
+    if given.target is aten.permute.default:
+        turned = [axis % _rank(given) for axis in given.args[1]]
+        given = given.args[0]
+    if given.target not in {aten.view.default, aten.reshape.default} or _rank(given) <= _MOST_DIMENSIONS:
+        return
+    shape, source = list(given.meta["val"].shape), given.args[0]
+    whole = list(source.meta["val"].shape)
+    axis = turned[dimension % len(shape)]
+    size = prod(shape[axis + 1 :])
+    if whole != [*shape[:axis], shape[axis] * size]:
+        return  # something else than the first of those that the last dimension was split into
+    index %= shape[axis]
+    order = [other - (other > axis) for other in turned if other != axis]
+    with graph.inserting_before(node):
+        part = graph.call_function(aten.slice.Tensor, (source, axis, index * size, (index + 1) * size))
+        part = graph.call_function(aten.reshape.default, (part, [*shape[:axis], *shape[axis + 1 :]]))
+        if order != sorted(order):
+            part = graph.call_function(aten.permute.default, (part, order))
+    _replace(graph, node, part)
+
+
+def _replace(graph: Graph, node: Node, new: Node) -> None:
+    new.meta["val"] = node.meta["val"]
+    node.replace_all_uses_with(new)
+    graph.erase_node(node)
+
+
+def _rank(node: Node) -> int:
+    return int(node.meta["val"].ndim)
