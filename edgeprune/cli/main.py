@@ -114,6 +114,7 @@ class LazyGroup(click.Group):
 _COMMANDS = {
     "init": "edgeprune.cli.project:init_command",
     "run": "edgeprune.cli.project:run_command",
+    "watch": "edgeprune.cli.watch:watch_command",
     "report": "edgeprune.cli.project:report_command",
     "advise": "edgeprune.cli.advise:advise_command",
     "plan": "edgeprune.cli.plan:plan_command",

@@ -19,9 +19,10 @@ from edgeprune.errors import StorageError, UsageError
 if TYPE_CHECKING:
     from edgeprune.records.project import Project
 
-__all__ = ["init_command", "latest_run", "overridden", "report_command", "resume_command", "run_command"]
+__all__ = ["init_command", "latest_run", "overridden", "report_command", "resume_command", "run_command", "run_folder"]
 
 _RESULT = "result.json"
+_REPORT = "report.html"
 
 
 @click.command("init", short_help="Begin a project, empty or with an example.")
@@ -110,19 +111,20 @@ def run_command(
 
 @click.command("report", short_help="Show the result of a run.")
 @click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    is_flag=False,
+    flag_value=Path(_REPORT),
+    metavar="[FILE]",
+    help="Write the report as one HTML file; report.html in the run's folder where none is named.",
+)
 @as_json
-def report_command(run: Path, json_output: bool) -> None:
+def report_command(run: Path, html: Path | None, json_output: bool) -> None:
     """Show the result of RUN (a run's folder, or its result.json), or of the latest run of a project."""
     from edgeprune.report.text import render
 
-    if run.suffix in (".yaml", ".yml") or (run / "edgeprune.yaml").is_file():
-        from edgeprune.records.project import load_project
-
-        runs = load_project(run).runs
-        latest = latest_run(runs)
-        if latest is None:
-            raise UsageError(f"there is no run in {runs}", hint=f"start one: {_command('run', run)}")
-        run = latest
+    run = run_folder(run)
     file = run / _RESULT if run.is_dir() else run
     quoted = shlex.quote(str(file.parent))
     again = "name a run's folder, or its result.json"
@@ -143,10 +145,29 @@ def report_command(run: Path, json_output: bool) -> None:
         text = render(data, run_dir=file.parent)
     except StorageError as error:
         raise StorageError(f"{file}: {error.message}", hint=again) from error
+    if html is not None:
+        from edgeprune.pipeline.report import write_report
+
+        html = write_report(file.parent, None if html == Path(_REPORT) else html)
     if json_output:
         emit(data)
     else:
         click.echo(text, nl=False)
+        if html is not None:
+            click.echo(f"report: {html}")
+
+
+def run_folder(run: Path) -> Path:
+    """What names a run: its folder, or the latest run of the project that is named; raises UsageError."""
+    if run.suffix not in (".yaml", ".yml") and not (run / "edgeprune.yaml").is_file():
+        return run
+    from edgeprune.records.project import load_project
+
+    runs = load_project(run).runs
+    latest = latest_run(runs)
+    if latest is None:
+        raise UsageError(f"there is no run in {runs}", hint=f"start one: {_command('run', run)}")
+    return latest
 
 
 def overridden(

@@ -137,6 +137,8 @@ def _holder(path: Path) -> int | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         hint = "name the folder of a run, like runs/20260101-120000, or its project"
+        if path.parent.is_dir():
+            hint += "; a run that has just begun has no journal yet: try again in a moment"
         raise UsageError(f"there is no run in {path.parent}: {error.strerror or error}", hint=hint) from error
     try:
         known = _lock_owner(os.fstat(descriptor))
