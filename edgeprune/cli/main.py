@@ -127,6 +127,7 @@ _COMMANDS = {
     "measure": "edgeprune.cli.measure:measure_command",
     "package": "edgeprune.cli.package:package_command",
     "check": "edgeprune.cli.check:check_command",
+    "diff": "edgeprune.cli.diff:diff_command",
     "device": "edgeprune.cli.device:device_group",
 }
 
