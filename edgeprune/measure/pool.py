@@ -18,6 +18,7 @@ from edgeprune.errors import CannotMeasureError, TargetError, UsageError
 from edgeprune.measure.session import Session
 from edgeprune.progress import SILENT, Progress, Step
 from edgeprune.records.artifact import Artifact
+from edgeprune.records.comparison import Comparison
 from edgeprune.records.figures import Figure, Figures, figures_of
 from edgeprune.records.measurement import Measurement, Outcome
 from edgeprune.records.project import JUDGES
@@ -154,6 +155,12 @@ class Pool:
         if outcome is Outcome.OK and not self._dense:  # the dense model is measured first
             self._dense = {name: figures_of(part, artifact, None) for name, part in parts.items()}
         return pooled
+
+    def compare(self, artifact: Artifact, against: Artifact, *, workers: int, seconds: float) -> dict[str, Comparison]:
+        """Run two artifacts in turn on all devices; by target. Failures are outcomes in the records."""
+        with self._progress.step(f"comparing on {', '.join(session.target.name for session in self.sessions)}"):
+            found = self._each(lambda session: session.compare(artifact, against, workers=workers, seconds=seconds))
+        return {session.target.name: comparison for session, comparison in found.items()}
 
     def _outcome(self, parts: Mapping[str, Measurement]) -> tuple[Outcome, str]:
         if failed := [(name, part) for name, part in parts.items() if not part.outcome.is_result]:

@@ -137,8 +137,13 @@ class Session(OperatorSession):
             recording.frames, recording.samples_ns = [*frames, reply.frame], reply.samples_ns
         return reply
 
-    def compare(self, artifact: Artifact, against: Artifact, *, workers: int = 8) -> Comparison:
-        """Run two artifacts in turn in `workers` fresh processes. Failures are outcomes in the record.
+    def compare(
+        self, artifact: Artifact, against: Artifact, *, workers: int = 8, seconds: float = _COMPARE_S
+    ) -> Comparison:
+        """Run two artifacts in turn in `workers` fresh processes, for `seconds` in each. Failures are outcomes.
+
+        Each is warmed up for a third of that, or the policy's `warmup_s` where that is less: what is left of warming up
+        both have in common.
 
         Raises StorageError as `measure` does.
         """
@@ -147,6 +152,7 @@ class Session(OperatorSession):
         started = time.monotonic()
         started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
         sha256s = artifact.sha256, against.sha256
+        warmup_s = min(self.policy.warmup_s, seconds / 3)
         try:
             with self._progress.step(f"comparing on {self.target.name}") as step:
                 frame = (
@@ -163,7 +169,7 @@ class Session(OperatorSession):
                         seed=self._seed,
                         workers=workers,
                         deadline_s=self.policy.deadline_s,
-                        policy={**self._policy(), "compare_s": _COMPARE_S},
+                        policy={**self._policy(), "compare_s": seconds, "warmup_s": warmup_s},
                     )
                     .frame
                 )

@@ -21,6 +21,7 @@ from edgeprune.errors import CannotMeasureError
 from edgeprune.measure.cost_cache import CostCache
 from edgeprune.measure.pool import Pool, PoolMeasurement
 from edgeprune.pipeline.devices import open_devices
+from edgeprune.pipeline.in_turn import is_relative
 from edgeprune.pipeline.planning import planned_space
 from edgeprune.pipeline.prepared import Prepared, device_facts, measured_on, prepare
 from edgeprune.pipeline.run_checks import check_project
@@ -29,6 +30,7 @@ from edgeprune.progress import SILENT, Progress
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.budget import Budget
 from edgeprune.records.candidate import Candidate
+from edgeprune.records.comparison import Comparison
 from edgeprune.records.figures import Figure
 from edgeprune.records.measurement import Measurement, Outcome
 from edgeprune.records.profile import load_profile
@@ -158,7 +160,7 @@ def plan(project: Project, *, task: CheckedTask, progress: Progress = SILENT) ->
             progress=progress,
         )
         clock = _Clock(devices)
-        trials = Trials(prepared.builder, clock, folder, progress)
+        trials = Trials(prepared.builder, clock, folder, progress, in_turn=is_relative(WIDE.override(budget)))
         dense = _measured(trials, Candidate(), 0)
         if dense.outcome != Outcome.OK.value:
             raise CannotMeasureError(
@@ -215,6 +217,14 @@ class _Clock:
         measured = self.devices.measure(artifact)
         self.seconds += time.monotonic() - started
         return measured
+
+    def compare(
+        self, artifact: Artifact, against: Artifact, *, workers: int, seconds: float
+    ) -> Comparison | dict[str, Comparison]:
+        started = time.monotonic()
+        found = self.devices.compare(artifact, against, workers=workers, seconds=seconds)
+        self.seconds += time.monotonic() - started
+        return found
 
 
 def _measured(trials: Trials, candidate: Candidate, number: int) -> Trial:

@@ -5,6 +5,7 @@
   importance.json    the importance of every unit, computed once
   sensitivities.json what each narrowing and each dropped block does to the outputs (strategies that plan)
   costs.json         what single operators take on the device (likewise)
+  quantisation.json  what each int8 scheme does to the dense model (where int8 is asked for)
   trials/0007/       candidate.json, model.onnx and its manifest, measurement.json
   best/              the accepted trial's files
   result.json, report.html
@@ -22,18 +23,21 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeprune import atomic, registry
 from edgeprune.errors import StorageError
+from edgeprune.export import manifest
 from edgeprune.measure.pool import Pool
 from edgeprune.measure.sentinel import Sentinel
 from edgeprune.pipeline import baseline
 from edgeprune.pipeline.devices import open_devices, pool_facts
 from edgeprune.pipeline.executors.base import Executor, ExecutorFactory, Plan
+from edgeprune.pipeline.in_turn import is_relative
 from edgeprune.pipeline.locking import write_lock
 from edgeprune.pipeline.planning import planned_space
 from edgeprune.pipeline.prepared import device_facts, measured_on, prepare, run_inputs
+from edgeprune.pipeline.quantisation import check_on_device
 from edgeprune.pipeline.report import write_report
 from edgeprune.pipeline.run_checks import (
     check_same_device,
@@ -41,15 +45,18 @@ from edgeprune.pipeline.run_checks import (
     check_settings,
     effective_budget,
 )
+from edgeprune.pipeline.schemes import quantisation
 from edgeprune.pipeline.structure import write_structure
 from edgeprune.pipeline.trials import Trials, trial_folder
 from edgeprune.pipeline.watch import note_start
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records import codec
+from edgeprune.records.budget import Budget
 from edgeprune.records.profile import load_profile
 from edgeprune.records.project import Project
 from edgeprune.records.result import Result
 from edgeprune.search.base import Strategy, StrategyFactory
+from edgeprune.search.dense_first import DenseFirst
 from edgeprune.search.journal import Journal
 from edgeprune.search.loop import SearchLimits, search
 
@@ -109,8 +116,14 @@ def run(
         )
         captured, builder = prepared.captured, prepared.builder
         write_structure(run_dir, captured, {group.name for group in prepared.space.groups})
-        executor = _executor(project, task, model, journal, progress)
-        evaluate = Trials(builder, devices, run_dir, progress, Sentinel(), executor)
+        int8: dict[str, Any] = {}
+        if project.export.is_quantised:
+            how, int8 = quantisation(
+                builder, project.export, session, run_dir, reuse=bool(journal.trials), progress=progress
+            )
+            builder = replace(builder, quantisation=how)
+        executor = _executor(project, task, model, journal, progress, scheme=int8.get("scheme"))
+        evaluate = Trials(builder, devices, run_dir, progress, Sentinel(), executor, in_turn=is_relative(budget))
         if executor is not None:
             stack.enter_context(executor)
         check_same_task(journal, task.sources, evaluate.dense_accuracy, progress)
@@ -118,21 +131,25 @@ def run(
         def make_strategy(dense: Trial) -> Strategy:
             for warning in baseline.warnings(task, model, dense, budget):
                 progress.say(f"warning: {warning}")
+            return DenseFirst(planned, budget, dense) if int8 else planned(budget, dense)
+
+        def planned(limits: Budget, dense: Trial) -> Strategy:
             known = prepared.space
             if getattr(strategy, "plans", False):
                 known = planned_space(
                     captured,
                     task,
                     known,
-                    budget=budget,
+                    budget=limits,
                     dense=dense.figures,
                     session=session,
                     run_dir=run_dir,
                     seed=project.search.seed,
                     reuse=resume,
+                    bytes_each=1 if int8 else 4,
                     progress=progress,
                 )
-            return strategy(known, budget, dense, seed=project.search.seed)
+            return strategy(known, limits, dense, seed=project.search.seed)
 
         result = search(
             make_strategy,
@@ -147,10 +164,15 @@ def run(
                 "machine": dict(session.machine),
                 "measured_on": {**measured_on(session), **pool_facts(devices, project)},
                 "groups": len(captured.groups),
+                **({"int8": int8} if int8 else {}),
             },
             progress=progress,
             ahead=evaluate.ahead,
         )
+        if int8 and result.status == "accepted" and result.best is not None and result.best.artifact is not None:
+            file = manifest.read(run_dir / result.best.artifact)
+            with progress.step("comparing the outputs of the device"):
+                int8["device_difference"] = check_on_device(session, file, captured)
         return _finish(_with_drift(result, journal.trials), run_dir)
 
 
@@ -170,7 +192,7 @@ def new_run_dir(runs: Path) -> Path:
 
 
 def _executor(
-    project: Project, task: CheckedTask, model: nn.Module, journal: Journal, progress: Progress
+    project: Project, task: CheckedTask, model: nn.Module, journal: Journal, progress: Progress, *, scheme: str | None
 ) -> Executor | None:
     """What builds trials ahead; None where there is one local worker, which is this process."""
     settings = project.executor
@@ -182,7 +204,7 @@ def _executor(
         journal.add_attempt(number, "WORKER_DIED", message)
         progress.say(f"trial {number}: {message}; it was done again")
 
-    return make(Plan.of(project, task, model), settings, on_lost, progress)
+    return make(Plan.of(project, task, model, scheme=scheme), settings, on_lost, progress)
 
 
 def _with_drift(result: Result, trials: Sequence[Trial]) -> Result:

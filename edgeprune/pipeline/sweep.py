@@ -17,6 +17,7 @@ from edgeprune.errors import CannotMeasureError, UsageError
 from edgeprune.measure.pool import Pool
 from edgeprune.measure.sentinel import Sentinel
 from edgeprune.pipeline.devices import open_devices, pool_facts
+from edgeprune.pipeline.in_turn import is_relative
 from edgeprune.pipeline.plan import WIDE
 from edgeprune.pipeline.planning import planned_space
 from edgeprune.pipeline.prepared import device_facts, measured_on, prepare, run_inputs
@@ -141,7 +142,7 @@ def sweep(
             reuse=bool(journal.trials),
             progress=progress,
         )
-        evaluate = Trials(prepared.builder, devices, run_dir, progress, Sentinel())
+        evaluate = Trials(prepared.builder, devices, run_dir, progress, Sentinel(), in_turn=is_relative(wanted))
         check_same_task(journal, task.sources, evaluate.dense_accuracy, progress)
         fronts: list[Front] = []
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,18 +18,20 @@ from edgeprune.measure.pool import PoolMeasurement
 from edgeprune.measure.sentinel import Sentinel, drift
 from edgeprune.pipeline.building import CHECKPOINT, Builder, Built, artifact_path, write_json
 from edgeprune.pipeline.executors.base import Executor
+from edgeprune.pipeline.in_turn import Compares, compared, figures_in_turn
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records import codec
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.candidate import Candidate
-from edgeprune.records.figures import figures_of
+from edgeprune.records.comparison import Comparison
+from edgeprune.records.figures import Figure, figures_of
 from edgeprune.records.measurement import Measurement, Outcome
 from edgeprune.records.trial import Job, Stage, Trial
 
 __all__ = ["Measures", "Trials", "trial_folder"]
 
 
-class Measures(Protocol):
+class Measures(Compares, Protocol):
     """What a trial needs of a measuring session."""
 
     def measure(self, artifact: Artifact) -> Measurement | PoolMeasurement:
@@ -49,6 +51,7 @@ class Trials:
     progress: Progress = SILENT
     sentinel: Sentinel | None = None  # None: the dense model is not measured again
     executor: Executor | None = None
+    in_turn: bool = False  # the median latency is that of runs in turn with the dense model
     _built: tuple[Job, Built] | None = field(default=None, init=False)  # a repeated measurement does not train again
     _ahead: set[Job] = field(default_factory=set, init=False)
 
@@ -80,9 +83,17 @@ class Trials:
             figures = figures_of(measured, built.artifact, built.accuracy)
             measurement, outcome, message = measured, measured.outcome, measured.message
         write_json(folder / "measurement.json", codec.to_json(measurement))
+        is_reference = candidate.is_dense and not self.builder.quantises(candidate, stage)
+        if self.in_turn and outcome is Outcome.OK and not is_reference:
+            found = self._in_turn(measured, built.artifact, built.accuracy, stage, folder)
+            if isinstance(found, Comparison):
+                outcome, message = found.outcome, f"in turn with the dense model: {found.message}"
+                figures = figures_of(replace(measurement, outcome=outcome, message=message), built.artifact, None)
+            else:
+                figures, details["in_turn"] = found
         if outcome.is_result:
             (folder / CHECKPOINT).unlink(missing_ok=True)
-            if self.sentinel is not None and candidate.is_dense:
+            if self.sentinel is not None and is_reference:
                 self.sentinel.dense_measured()
             elif self.sentinel is not None and self.sentinel.is_due():
                 details["dense_again"] = self._dense_again()
@@ -113,10 +124,31 @@ class Trials:
             self._built = job, built
         return self._built[1]
 
+    def _dense(self) -> Artifact:
+        return manifest.read(artifact_path(trial_folder(self.run_dir, 0), self.builder.format))
+
+    def _in_turn(
+        self,
+        measured: Measurement | PoolMeasurement,
+        artifact: Artifact,
+        accuracy: float,
+        stage: Stage,
+        folder: Path,
+    ) -> tuple[dict[str, Figure], dict[str, Any]] | Comparison:
+        """Figures and details of a trial that was measured; the comparison that failed where one did."""
+        found = compared(self.session, artifact, self._dense(), stage)
+        for index, comparison in enumerate(found.values()):
+            write_json(folder / ("in_turn.json" if len(found) == 1 else f"in_turn-{index}.json"), comparison.to_json())
+        failed = [comparison for comparison in found.values() if not comparison.outcome.is_result]
+        if failed:
+            return failed[0]
+        dense = {_target(part): part for part in _measurements(trial_folder(self.run_dir, 0))}
+        return figures_in_turn(measured, found, dense, artifact, accuracy)
+
     def _dense_again(self) -> dict[str, Any]:
         """The dense model measured once more, against its first measurement; by target."""
         folder = trial_folder(self.run_dir, 0)
-        dense = manifest.read(artifact_path(folder, self.builder.format))
+        dense = self._dense()
         first = {_target(part): part for part in _measurements(folder)}
         measured = self.session.measure(dense)
         found: dict[str, Any] = {}
