@@ -49,7 +49,7 @@ def figures_in_turn(
     comparisons: Mapping[str, Comparison],
     dense: Mapping[str, Measurement],
     artifact: Artifact,
-    accuracy: float,
+    accuracy: float | None,
 ) -> tuple[dict[str, Figure], dict[str, Any]]:
     """A trial's figures, with those of `comparisons` for the median latency; and, for its details, the ratios.
 

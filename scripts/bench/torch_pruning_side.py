@@ -29,11 +29,14 @@ from edgeprune.graph.capture import capture
 from edgeprune.graph.captured import Captured
 from edgeprune.measure.session import Session
 from edgeprune.pipeline.export import export
+from edgeprune.pipeline.in_turn import compared, figures_in_turn
 from edgeprune.progress import Progress
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.budget import State
 from edgeprune.records.figures import Figures, figures_of
+from edgeprune.records.measurement import Measurement
 from edgeprune.records.recovery import FineTuneSettings
+from edgeprune.records.trial import Stage
 from edgeprune.recovery.batchnorm import reestimate
 from edgeprune.recovery.finetune import finetune
 from edgeprune.training_data import reproducible
@@ -76,8 +79,11 @@ class ConvolvedShortcut(nn.Module):
 class _Networks:
     """The networks of one method by ratio in hundredths; the same one, in shapes, is measured once."""
 
-    def __init__(self, cell: Cell, task: Any, session: Session, dense: Figures, folder: Path) -> None:
-        self._cell, self._task, self._session, self._dense, self._folder = cell, task, session, dense, folder
+    def __init__(
+        self, cell: Cell, task: Any, session: Session, dense: tuple[Measurement, Artifact, Figures], folder: Path
+    ) -> None:
+        self._cell, self._task, self._session, self._folder = cell, task, session, folder
+        self._dense_measured, self._dense_artifact, self._dense = dense
         self._model = _prepared(task.model())
         self._gradients = self._with_gradients() if cell.method == "tp_taylor" else {}
         self._made: dict[tuple[int, int], tuple[nn.Module, tuple[Any, ...]]] = {}
@@ -99,18 +105,21 @@ class _Networks:
         module, shapes = self.made(ratio)
         if shapes not in self._states:
             captured = capture(module, self._task.example_inputs())
-            figures, _ = self.measure(captured, f"{len(self._states)}", None)
+            figures, _ = self.measure(captured, f"{len(self._states)}", None, Stage.MEASURE)
             self._states[shapes] = budget(self._cell).check(figures, self._dense).state
         return self._states[shapes] is State.MET
 
-    def measure(self, captured: Captured, name: str, accuracy: float | None) -> tuple[Figures, Artifact]:
-        """Export and measure."""
+    def measure(self, captured: Captured, name: str, accuracy: float | None, stage: Stage) -> tuple[Figures, Artifact]:
+        """Export and measure, as a run does: the latency in turn with the dense network."""
         artifact = export(captured, self._folder / f"{name}.onnx")
         measured = self._session.measure(artifact)
         self.measurements += 1
         if not measured.outcome.is_result:
             raise CannotMeasureError(f"{measured.outcome.value}: {measured.message}")
-        return figures_of(measured, artifact, accuracy), artifact
+        comparisons = compared(self._session, artifact, self._dense_artifact, stage)
+        dense = dict.fromkeys(comparisons, self._dense_measured)
+        figures, _ = figures_in_turn(measured, comparisons, dense, artifact, accuracy)
+        return figures, artifact
 
     def choice(self) -> int | None:
         """The lowest ratio that is shown to meet the limit, by bisection and a look at the next wider networks."""
@@ -190,8 +199,9 @@ def theirs(cell: Cell, task: Any, *, recovery: FineTuneSettings, run_dir: Path, 
     steps = 0
     with open_session(progress) as session:
         dense_artifact = export(teacher, run_dir / "dense.onnx")
-        dense = figures_of(session.measure(dense_artifact), dense_artifact, task.evaluate(teacher.module))
-        networks = _Networks(cell, task, session, dense, run_dir)
+        measured = session.measure(dense_artifact)
+        dense = figures_of(measured, dense_artifact, task.evaluate(teacher.module))
+        networks = _Networks(cell, task, session, (measured, dense_artifact, dense), run_dir)
         ratio = networks.choice()
         figures: Figures = {}
         artifact: Artifact | None = None
@@ -211,7 +221,7 @@ def theirs(cell: Cell, task: Any, *, recovery: FineTuneSettings, run_dir: Path, 
             )
             steps += report.steps
             captured = capture(module, task.example_inputs())
-            figures, artifact = networks.measure(captured, "final", task.evaluate(captured.module))
+            figures, artifact = networks.measure(captured, "final", task.evaluate(captured.module), Stage.FINAL)
             if budget(cell).check(figures, dense).state is State.MET:
                 status = "accepted"
             else:
