@@ -40,55 +40,65 @@ def convert(inputs: Sequence[str], outputs: Sequence[str], channels_last: Sequen
     return {"versions": versions("torch", "litert-torch", "litert-converter"), **specs(model)}
 
 
-def quantise(recipe: str, batches: int) -> "dict[str, Any]":
+def quantise(recipe: str, names: Sequence[str], batches: int) -> "dict[str, Any]":
     """model.tflite -> int8.tflite, calibrated by the range of values in the rows of batch-0.npz, batch-1.npz, ..."""
-    from ai_edge_quantizer import calibrator, quantizer
+    from ai_edge_quantizer import calibrator, qtyping, quantizer
     from ai_edge_quantizer import recipe as recipes
     from ai_edge_quantizer.utils import qsv_utils
 
     content = Path("model.tflite").read_bytes()
     model = opened(content)
-    names = signature_names(model)
     job = quantizer.Quantizer(content, getattr(recipes, recipe)())
-    # The default, a moving average over batches, forgets the range of all but the last ones.
-    ranges = calibrator.Calibrator(content, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
-    ranges.calibrate({SIGNATURE: rows(batches, model)}, job._recipe_manager)  # noqa: SLF001  as Quantizer.calibrate does
-    result = job.quantize(ranges.get_model_qsvs(), enable_progress_bar=False, enable_progress_report=False)
+    for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):  # what goes in and out stays float
+        job.update_quantization_recipe(".*", end, algorithm_key="no_quantize")
+    found = None
+    if job.need_calibration:
+        # The default, a moving average over batches, forgets the range of all but the last ones.
+        ranges = calibrator.Calibrator(content, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
+        ranges.calibrate({SIGNATURE: Rows(names, batches, model)}, job._recipe_manager)  # noqa: SLF001  as its calibrate()
+        found = ranges.get_model_qsvs()
+    result = job.quantize(found, enable_progress_bar=False, enable_progress_report=False)
     made = opened(bytes(result.quantized_model))
-    quantised = sum(code.builtinCode == builtin("QUANTIZE") for code in made.operatorCodes)
-    name(made, names, names)
+    name(made, *[signature_names(model)] * 2)
     Path("int8.tflite").write_bytes(packed(made))
-    return {
-        "versions": versions("ai-edge-quantizer"),
-        "quantised": bool(quantised),
-        "integer_weights": integer_weights(made),
-        **specs(made),
-    }
+    return {"versions": versions("ai-edge-quantizer"), "integer_weights": integer_weights(made), **specs(made)}
 
 
-def rows(batches: int, model: Any) -> "Iterator[dict[str, Any]]":
-    """The calibration data as the model takes it: by input name, at the batch that it has."""
-    import numpy as np
+class Rows:
+    """The calibration data as the model takes it, by input name, at the batch that it has; read as often as asked."""
 
-    graph = model.subgraphs[0]
-    tensors = {own.decode(): graph.tensors[index] for own, index in signature_entries(model, "inputs")}
-    for number in range(batches):
-        with np.load(f"batch-{number}.npz", allow_pickle=False) as arrays:
-            loaded = {own: arrays[own] for own in tensors}
-        size = max(int(tensor.shape[0]) if len(tensor.shape) else 1 for tensor in tensors.values())
-        count = max(len(array) if array.ndim else 1 for array in loaded.values())
-        for start in range(0, count - size + 1, size):
-            yield {
-                own: array[start : start + size] if array.ndim and len(array) == count else array
-                for own, array in loaded.items()
-            }
+    def __init__(self, names: Sequence[str], batches: int, model: Any) -> None:
+        self.names, self.batches = names, batches
+        entries = dict(signature_entries(model, "inputs"))
+        shape = model.subgraphs[0].tensors[entries[names[0].encode()]].shape
+        self.size = int(shape[0]) if shape is not None and len(shape) else 1
+
+    def __iter__(self) -> "Iterator[dict[str, Any]]":
+        import numpy as np
+
+        for number in range(self.batches):
+            with np.load(f"batch-{number}.npz", allow_pickle=False) as arrays:
+                loaded = {own: arrays[f"arr_{place}"] for place, own in enumerate(self.names)}
+            first = loaded[self.names[0]]
+            count = len(first) if first.ndim else 1
+            for start in range(0, count - self.size + 1, self.size):
+                yield {
+                    own: array[start : start + self.size] if array.ndim and len(array) == count else array
+                    for own, array in loaded.items()
+                }
 
 
 def opened(content: bytes) -> Any:
-    """The flatbuffer as objects."""
+    """The flatbuffer as objects, with the data that lie behind it in their buffers."""
+    import numpy as np
     from ai_edge_litert import schema_py_generated as schema
 
-    return schema.ModelT.InitFromPackedBuf(bytearray(content), 0)
+    model = schema.ModelT.InitFromPackedBuf(bytearray(content), 0)
+    for buffer in model.buffers:
+        if buffer.offset > 1:  # 0 and 1 mean that there is none
+            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
+    return model
 
 
 def packed(model: Any) -> bytes:
@@ -158,13 +168,6 @@ def integer_weights(model: Any) -> int:
         for graph in model.subgraphs
         for tensor in graph.tensors
     )
-
-
-def builtin(operator: str) -> int:
-    """The number of an operator."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    return int(getattr(schema.BuiltinOperator, operator))
 
 
 def versions(*names: str) -> "dict[str, str]":
