@@ -34,10 +34,9 @@ def check_output(path: Path) -> None:
         return
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is a file, and not an archive", hint=f"name a folder, or {', '.join(ARCHIVES)}")
-    if path.is_dir() and any(path.iterdir()) and not (path / SUMS).is_file():
-        raise UsageError(
-            f"{path} holds other files than a package", hint="name a new folder: it is kept as the package"
-        )
+    # Empty folders do not count: ninja makes them for what it expects.
+    if path.is_dir() and not (path / SUMS).is_file() and any(not file.is_dir() for file in path.rglob("*")):
+        raise UsageError(f"{path} holds other files than a package", hint="name a new folder, or empty this one")
 
 
 def write_folder(files: Mapping[str, File], folder: Path) -> tuple[str, ...]:
