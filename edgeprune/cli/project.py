@@ -51,6 +51,11 @@ def init_command(folder: Path, example: str | None, json_output: bool) -> None:
 @budget_options
 @click.option("--seed", type=int, help="Of everything random.")
 @click.option("--strategy", metavar="NAME", help="How to search: uniform, greedy, or a plug-in's.")
+@click.option(
+    "--quantize",
+    type=click.Choice(["none", "int8"]),
+    help="What is measured and comes out: int8, calibrated on the task's training inputs, or the float network.",
+)
 @click.option("--run-dir", type=click.Path(path_type=Path), help="The run's folder; a new one in runs/ by default.")
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped: the latest, or that of --run-dir.")
 @as_json
@@ -64,6 +69,7 @@ def run_command(
     profile: str | None,
     seed: int | None,
     strategy: str | None,
+    quantize: str | None,
     run_dir: Path | None,
     resume: bool,
     json_output: bool,
@@ -75,6 +81,8 @@ def run_command(
     from edgeprune.report.text import render
 
     settings = overridden(load_project(project), maxima, target=target, profile=profile, seed=seed, strategy=strategy)
+    if quantize is not None:
+        settings = replace(settings, export=replace(settings.export, quantize=quantize))
 
     from edgeprune.pipeline import run as pipeline
     from edgeprune.pipeline.run_checks import check_settings

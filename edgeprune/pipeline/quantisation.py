@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune import registry
-from edgeprune.errors import TargetError, UsageError, did_you_mean
+from edgeprune.errors import ParityError, TargetError, UsageError, did_you_mean
 from edgeprune.export import manifest
 from edgeprune.export.base import FloatModel, Quantizer, Scheme
 
@@ -32,6 +32,7 @@ __all__ = [
     "Quantisation",
     "Quantised",
     "calibration_of",
+    "check_on_device",
     "device_difference",
     "float_model",
     "quantisation_of",
@@ -72,11 +73,12 @@ class Quantised:
 
 
 def quantizer_of(format: str) -> Quantizer:  # noqa: A002  the record's word
-    """What makes int8 files of a format; raises UsageError where nothing does."""
+    """What makes int8 files of a format, whatever its exporter's parameters; raises UsageError where nothing does."""
+    name, _ = registry.split(format)
     known = registry.names("quantizers")
-    if format not in known:
-        raise UsageError(f"nothing makes int8 files of format {format!r}", hint=f"formats: {', '.join(known)}")
-    quantizer: Quantizer = registry.resolve("quantizers", format)()
+    if name not in known:
+        raise UsageError(f"nothing makes int8 files of format {name!r}", hint=f"formats: {', '.join(known)}")
+    quantizer: Quantizer = registry.resolve("quantizers", name)()
     return quantizer
 
 
@@ -139,6 +141,18 @@ def sqnr_db(module: RuntimeModule, model: Captured | Pruned, batches: Sequence[B
     errors = [output.relative_error for output in module_fidelity(module, model, batches)]
     known = [error for error in errors if error]
     return -20 * math.log10(max(known)) if known and len(known) == len(errors) else None
+
+
+def check_on_device(session: Session, artifact: Artifact, captured: Captured) -> float | None:
+    """By how much the outputs of an int8 file differ on the device; raises ParityError where they do not hold there."""
+    from edgeprune.export.runtime_module import RuntimeModule
+
+    module = RuntimeModule(artifact, captured.module, captured.example_inputs)
+    feeds = module.feeds(captured.example_inputs)
+    difference, why = device_difference(session, artifact, feeds, module.run(feeds))
+    if why:
+        raise ParityError(f"{artifact.path.name}: {why}", hint="its accuracy there is not what the trial says")
+    return difference
 
 
 def device_difference(
