@@ -5,7 +5,8 @@ from __future__ import annotations
 from edgeprune.records.explanation import Infeasibility, Reach
 from edgeprune.records.figures import format_figure
 from edgeprune.report.html.markup import Child, Html, join, tag
-from edgeprune.report.html.view import View, label, signed
+from edgeprune.report.html.view import View, label
+from edgeprune.report.html.wording import headroom
 
 __all__ = ["binding"]
 
@@ -24,11 +25,11 @@ def binding(view: View) -> Html:
         said.append(tag("p", f"Nothing predicts {held} here: only measurements held it against its limit."))
     least = None if result.check is None else result.check.binding
     if least is not None and least.headroom is not None and len(result.budget.limits) > 1:
-        figure, left = label(least.limit.figure), signed(least.headroom * 100, 1)
+        figure, left = label(least.limit.figure), headroom(least)
         said.append(
             tag(
                 "p",
-                f"By measurement, the limit on {figure} has the least headroom ({left} % of it).",
+                f"By measurement, the limit on {figure} has the least headroom ({left}).",
             )
         )
     if result.message and not view.accepted:
@@ -80,7 +81,9 @@ def _reach(reach: Reach, heads: list[str]) -> Html:
         told(reach.measured, "measured", reach.trial),
         told(reach.relaxed, "estimated"),
     ]
-    shown = [tag("td", cell, data_label=head, role="cell") for head, cell in zip(heads[1:], cells, strict=True)]
+    shown = [
+        tag("td", tag("div", cell), data_label=head, role="cell") for head, cell in zip(heads[1:], cells, strict=True)
+    ]
     return tag("tr", tag("th", label(reach.figure), scope="row", role="rowheader"), shown, role="row")
 
 

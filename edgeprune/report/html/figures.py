@@ -8,7 +8,7 @@ from edgeprune.records.trial import Trial
 from edgeprune.report.html import wording
 from edgeprune.report.html.axes import linear
 from edgeprune.report.html.markup import Child, Html, join, tag
-from edgeprune.report.html.view import View, interval, label, title
+from edgeprune.report.html.view import View, in_turn, interval, label, title
 
 __all__ = ["figures", "limits", "state_chip"]
 
@@ -112,13 +112,25 @@ def _row(view: View, heads: list[str], name: str) -> Html:
     if view.best is not None:
         best = view.best.figures.get(name)
         values = [None if figure is None else figure.value for figure in (dense, best)]
-        cells += [_value(view, view.best, name), wording.change(name, *values)]
+        cells += [_value(view, view.best, name), _change(view.best, name, *values)]
     held = [e for e in (view.result.check.limits if view.result.check else ()) if e.limit.figure == name]
     cells += [
         [tag("span", _asked(entry), class_="line") for entry in held],
         [tag("span", wording.headroom(entry), " ", state_chip(entry.state), class_="line number") for entry in held],
     ]
     return _cells(label(name), heads, cells)
+
+
+def _change(best: Trial, name: str, before: float | None, after: float | None) -> Html | None:
+    """Pruned over dense; with the interval of the ratio where both ran in turn."""
+    text = wording.change(name, before, after)
+    runs = in_turn(best) if name == "latency.p50" else ()
+    told = [f"{run.lower:.3f} to {run.upper:.3f}, in turn" for run in runs if len(runs) == 1]
+    return (
+        join(tag("span", text, class_="number"), [tag("span", line, class_="interval") for line in told])
+        if text
+        else None
+    )
 
 
 def _asked(entry: LimitCheck) -> Html:
@@ -128,7 +140,13 @@ def _asked(entry: LimitCheck) -> Html:
 
 def _cells(name: str, heads: list[str], cells: list[Child]) -> Html:
     shown = [
-        tag("td", cell if cell else tag("span", "–", class_="quiet"), data_label=head, role="cell")
+        tag(
+            "td",
+            tag("div", cell or tag("span", "–", class_="quiet")),
+            data_label=head,
+            role="cell",
+            class_=None if cell else "empty",
+        )
         for head, cell in zip(heads[1:], cells, strict=True)
     ]
     return tag("tr", tag("th", name, scope="row", role="rowheader"), shown, role="row")

@@ -127,7 +127,7 @@ def _limits(across: Scale, down: Scale, x_limit: LimitCheck | None, y_limit: Lim
     if y is not None:
         parts.append(tag("line", x1="0", x2="100%", y1=y, y2=y, class_="bound"))
         text = "" if y_limit is None or y_limit.bound is None else format_figure("accuracy", y_limit.bound)
-        parts.append(tag("text", f"limit {text}", x="100%", y=y + 15, text_anchor="end", class_="note"))
+        parts.append(tag("text", f"limit {text}", x="0", dx=6, y=y + 15, class_="note"))
     return parts
 
 

@@ -11,14 +11,14 @@ from edgeprune.records.measurement import Latency
 from edgeprune.report.html.axes import Scale, logarithmic
 from edgeprune.report.html.chart import percent, plot, unit_of, x_axis
 from edgeprune.report.html.markup import Child, Html, join, tag
-from edgeprune.report.html.view import View, title
+from edgeprune.report.html.view import View, between, in_turn, title
 
 __all__ = ["latency", "shares"]
 
 _BINS = 72
 _HEIGHT = 118  # of the bars of one network, in pixels
 _SHOWN = 0.995  # of the runs; a few very long ones would press all others together
-_FIGURES = ("latency.p50", "latency.p90", "latency.p95", "latency.p99", "latency.mean")
+_STATISTICS = ("p50", "p90", "p95", "p99", "mean")
 
 
 def latency(view: View) -> Html | None:
@@ -40,7 +40,7 @@ def latency(view: View) -> Html | None:
         _histogram(name, one, scale, axis=(factor, unit, index == len(found) - 1))
         for index, (name, one) in enumerate(found)
     ]
-    return join(charts, _table(view, [name for name, _ in found]))
+    return join(charts, _in_turn(view), _table(found))
 
 
 def shares(raw_ms: Sequence[float], scale: Scale, bins: int = _BINS) -> tuple[list[float], int]:
@@ -54,7 +54,7 @@ def _histogram(name: str, one: Latency, scale: Scale, axis: tuple[float, str, bo
     heights, beyond = shares(one.raw_ms, scale)
     highest = max(heights) or 1.0
     edges = scale.edges(_BINS)
-    top = 34
+    top = 32
     bottom = top + _HEIGHT
     bars = []
     for share, low, high in zip(heights, edges, edges[1:], strict=False):
@@ -71,12 +71,13 @@ def _histogram(name: str, one: Latency, scale: Scale, axis: tuple[float, str, bo
         f", {beyond} longer than shown (up to {format_figure('latency.p50', one.max_ms)})" if beyond else ""
     )
     content: list[Child] = [
-        tag("text", tag("tspan", name, class_="strong"), f"  {said}", x="0", y=12, class_="note"),
         tag("g", bars, class_=f"bars {'dense' if name == 'dense' else 'best'}"),
         _marks(one, scale, top, bottom),
         x_axis(scale, bottom, factor, f"latency of one inference, {unit}" if last else ""),
     ]
-    return plot(content, height=bottom + (44 if last else 26), described=f"histogram of the latency, {name}: {said}")
+    heading = tag("p", tag("strong", name), f" {said}", class_="quiet heading")
+    chart = plot(content, height=bottom + (44 if last else 26), described=f"histogram of the latency, {name}: {said}")
+    return join(heading, chart)
 
 
 def _marks(one: Latency, scale: Scale, top: float, bottom: float) -> list[Html]:
@@ -88,19 +89,19 @@ def _marks(one: Latency, scale: Scale, top: float, bottom: float) -> list[Html]:
         parts.append(
             tag("rect", x=percent(scale(low)), y=top, width=percent(width), height=bottom - top, class_="band")
         )
-    for statistic, row in (("p50", 0), ("p95", 0)):
+    for row, statistic in ((0, "p50"), (1, "p95")):
         value = one.percentile_ms.get(statistic)
         if value is None or value > scale.high:
             continue
         at = scale(value)
         anchor = "end" if at > 75 else "start"
         parts += [
-            tag("line", x1=percent(at), x2=percent(at), y1=top - 6, y2=bottom, class_=f"mark {statistic}"),
+            tag("line", x1=percent(at), x2=percent(at), y1=top - 24 + 14 * row, y2=bottom, class_=f"mark {statistic}"),
             tag(
                 "text",
                 f"{statistic} {format_figure('latency.p50', value)}",
                 x=percent(at),
-                y=top - 4 + row,
+                y=top - 18 + 14 * row,
                 dx=-5 if anchor == "end" else 5,
                 text_anchor=anchor,
                 class_="note",
@@ -109,21 +110,37 @@ def _marks(one: Latency, scale: Scale, top: float, bottom: float) -> list[Html]:
     return parts
 
 
-def _table(view: View, shown: list[str]) -> Html:
-    """What the percentiles are; one that the number of runs does not support says so."""
-    trials = [trial for trial in view.compared if title(view, trial) in shown]
-    heads = ["", *shown]
-    rows = []
-    for name in _FIGURES:
-        cells = []
-        for trial in trials:
-            figure = trial.figures.get(name)
-            missing = figure is None or figure.value is None
-            cells.append(
-                tag("td", tag("span", "not supported", title=figure.missing if figure else None, class_="quiet"))
-                if missing
-                else tag("td", format_figure(name, figure.value), class_="number")  # type: ignore[union-attr, arg-type]
-            )
-        rows.append(tag("tr", tag("th", name.removeprefix("latency."), scope="row"), cells))
-    head = tag("tr", [tag("th", text, scope="col") if text else tag("td") for text in heads])
+def _table(found: Sequence[tuple[str, Latency]]) -> Html:
+    """What the percentiles are, with their 95 % intervals; one that the number of runs does not support says so."""
+    rows = [
+        tag("tr", tag("th", statistic, scope="row"), [tag("td", _told(one, statistic)) for _, one in found])
+        for statistic in _STATISTICS
+    ]
+    head = tag("tr", tag("td"), [tag("th", name, scope="col") for name, _ in found])
     return tag("table", tag("thead", head), tag("tbody", rows), class_="small")
+
+
+def _told(one: Latency, statistic: str) -> Html:
+    value = one.mean_ms if statistic == "mean" else one.percentile_ms.get(statistic)
+    if value is None:
+        return tag("span", one.refused.get(statistic, "not measured"), class_="why")
+    low, high = one.lower_ms.get(statistic), one.upper_ms.get(statistic)
+    known = low is not None and high is not None
+    told = [format_figure("latency.p50", edge, value) for edge in (low, high) if edge is not None]
+    shown = tag("span", format_figure("latency.p50", value), class_="number")
+    return join(shown, tag("span", between(*told), class_="interval") if known else None)
+
+
+def _in_turn(view: View) -> Html | None:
+    """Where candidates ran in turn with the dense network, the figures above are of those runs, not of these."""
+    best = view.best
+    lines = []
+    for run in in_turn(best) if best is not None else ():
+        where = f" on {run.target}" if run.target else ""
+        alone = "" if run.alone_ms is None else f" By itself it took {format_figure('latency.p50', run.alone_ms)}."
+        lines.append(
+            f"Trial {best.number if best else ''} also ran in turn with the dense network{where}, so that the speed at "
+            f"which the device happens to run cancels: it takes {run.ratio:.3f} ({run.lower:.3f} to {run.upper:.3f}) of "
+            f"the dense median. That share is what the limit was held against.{alone}"
+        )
+    return join([tag("p", line) for line in lines]) if lines else None

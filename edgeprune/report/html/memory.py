@@ -36,9 +36,8 @@ def memory(view: View) -> Html | None:
         (e.bound for e in (view.result.check.limits if view.result.check else ()) if e.limit.metric == "peak_memory"),
         None,
     )
-    key = legend(
-        ("anonymous", "anonymous: given back only by swapping"), ("file", "file-backed: the kernel can drop it")
-    )
+    signs = [("anonymous", "anonymous: given back only by swapping"), ("file", "file-backed: the kernel can drop it")]
+    key = legend(*signs, *([("bound", "limit of the budget")] if limit is not None else []))
     shown = [
         tag("h3", "Peak that the model adds to the runtime"),
         _bars(peaks, limit),
@@ -133,7 +132,10 @@ def power(view: View) -> Html | None:
     if not found:
         return None
     parts: list[Child] = [
-        [_trace(name, energy) if len(energy.raw) > 1 else None, tag("p", f"{name}: {measured_on.of_energy(energy)}")]
+        [
+            _trace(name, energy) if len(energy.raw) > 1 else None,
+            tag("p", f"{name}: {measured_on.of_energy(energy).removeprefix('energy: ')}"),
+        ]
         for name, energy in found
     ]
     return join(parts, legend(("load", "inferences ran"), ("rest", "rest, with the model loaded")))

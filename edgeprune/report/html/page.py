@@ -18,6 +18,7 @@ from edgeprune.report.html.latency import latency
 from edgeprune.report.html.markup import Child, Html, join, tag
 from edgeprune.report.html.memory import memory, power
 from edgeprune.report.html.provenance import measured_line, provenance, warnings
+from edgeprune.report.html.quantised import quantised
 from edgeprune.report.html.trials import trials
 from edgeprune.report.html.view import View
 from edgeprune.report.html.widths import frozen, widths
@@ -72,6 +73,7 @@ def _sections(view: View) -> list[tuple[str, str, Html]]:
         ("front", "Accuracy against cost", front(view)),
         ("widths", "Layers, before and after", widths(view)),
         ("latency", "Latency of single inferences", latency(view)),
+        ("int8", "Quantised to int8", quantised(view)),
         ("memory", "Memory", memory(view)),
         ("power", "Power", power(view)),
         ("frozen", "Frozen, and why", frozen(view)),

@@ -11,9 +11,20 @@ from edgeprune.records.result import Result
 from edgeprune.records.structure import Structure
 from edgeprune.records.trial import Trial
 
-__all__ = ["View", "interval", "label", "latency_figure", "signed", "title", "value_of"]
+__all__ = ["InTurn", "View", "between", "in_turn", "interval", "label", "latency_figure", "signed", "title", "value_of"]
 
 _LABELS = {"peak_memory": "peak memory", "macs": "multiply-accumulates", "params": "parameters"}
+
+
+@dataclass(frozen=True, slots=True)
+class InTurn:
+    """What runs in turn with the dense network say of a trial on one device: its share of the median, with bounds."""
+
+    target: str
+    ratio: float
+    lower: float
+    upper: float
+    alone_ms: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,17 @@ def label(name: str) -> str:
     return _LABELS.get(name, name.replace("latency.", "latency ").replace("_", " "))
 
 
+def in_turn(trial: Trial) -> tuple[InTurn, ...]:
+    """The runs in turn that a trial's details tell of, by device."""
+    told = trial.details.get("in_turn")
+    found = told.items() if isinstance(told, Mapping) else ()
+    return tuple(
+        InTurn(str(target), entry["ratio"], entry["lower"], entry["upper"], entry.get("alone_ms"))
+        for target, entry in found
+        if isinstance(entry, Mapping) and {"ratio", "lower", "upper"} <= entry.keys()
+    )
+
+
 def signed(value: float, digits: int) -> str:
     """With its sign, which is a minus and no hyphen."""
     return f"{value:+.{digits}f}".replace("-", "−")
@@ -79,25 +101,26 @@ def latency_figure(result: Result) -> str:
 
 def interval(name: str, figure: Figure, measurement: Measurement | None, like: float | None = None) -> str:
     """ "0.465 ms to 0.481 ms", "up to 35.8 MB", or "" where there is no interval; what `figure` was judged by."""
-    if (
-        figure.value is None
-        or figure.upper is None
-        or (figure.upper == figure.value and _bounds(name, measurement) is None)
-    ):
+    if figure.value is None or figure.upper is None:
         return ""
     upper = format_figure(name, figure.upper, like)
-    bounds = _bounds(name, measurement)
-    if bounds is not None and bounds[1] == figure.upper and bounds[0] is not None:
-        return f"{format_figure(name, bounds[0], like)} to {upper}"
-    return f"up to {upper}"
+    lower, highest = _bounds(name, measurement)
+    if lower is not None and highest == figure.upper:
+        return between(format_figure(name, lower, like), upper)
+    return f"up to {upper}" if figure.upper > figure.value else ""
 
 
-def _bounds(name: str, measurement: Measurement | None) -> tuple[float | None, float | None] | None:
-    if measurement is None:
-        return None
-    if name.startswith("latency.") and measurement.latency is not None:
+def between(lower: str, upper: str) -> str:
+    """An interval, its unit told once where both have the same."""
+    number, _, unit = lower.partition(" ")
+    return f"{number if unit == upper.partition(' ')[2] else lower} to {upper}"
+
+
+def _bounds(name: str, measurement: Measurement | None) -> tuple[float | None, float | None]:
+    """Of the measurement alone: a figure that was judged otherwise (in turn, over a pool) has other ones."""
+    if measurement is not None and name.startswith("latency.") and measurement.latency is not None:
         statistic = name.removeprefix("latency.")
         return measurement.latency.lower_ms.get(statistic), measurement.latency.upper_ms.get(statistic)
-    if name == "energy" and measurement.energy is not None:
+    if measurement is not None and name == "energy" and measurement.energy is not None:
         return measurement.energy.net_lower_mj, measurement.energy.net_upper_mj
-    return None
+    return None, None

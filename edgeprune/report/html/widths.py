@@ -10,7 +10,8 @@ from edgeprune.report.html.view import View
 
 __all__ = ["frozen", "widths"]
 
-_OPEN = 48  # layers; the others are folded away
+_OPEN = 60  # layers; the others are folded away
+_ONE_COLUMN = 24
 _NAMES = 12  # of a reason, shown at once
 
 
@@ -34,8 +35,14 @@ def widths(view: View) -> Html | None:
     folded = None
     if len(rows) > _OPEN:
         more = tag("summary", f"the other {len(rows) - _OPEN} layers")
-        folded = tag("details", more, tag("ul", rows[_OPEN:], class_="widths"))
-    return join(heading, legend(*key), tag("ul", rows[:_OPEN], class_="widths"), folded, _sparsity(candidate))
+        folded = tag("details", more, tag("ul", rows[_OPEN:], class_="widths many"))
+    return join(
+        heading,
+        legend(*key),
+        tag("ul", rows[:_OPEN], class_="widths many" if len(rows) > _ONE_COLUMN else "widths"),
+        folded,
+        _sparsity(candidate),
+    )
 
 
 def _summary(structure: Structure, candidate: Candidate) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from edgeprune.records.budget import LimitCheck, State
 from edgeprune.records.figures import format_figure
 from edgeprune.records.trial import Trial
@@ -11,6 +13,7 @@ __all__ = ["asked", "change", "headroom", "status", "verdict"]
 
 _STATUS = {"accepted": "Accepted", "infeasible": "Infeasible", "unmeasurable": "Not measured"}
 _TENTH = 0.1
+_NUMBER_AND_UNIT = re.compile(r"(\d) (%|(?:pp|[num]?s|[kMG]?B|[um]?J)\b)")
 
 
 def status(view: View) -> str:
@@ -19,7 +22,11 @@ def status(view: View) -> str:
 
 
 def verdict(view: View) -> str:
-    """What came of the run, in one sentence."""
+    """What came of the run, in one sentence; numbers stay with their units."""
+    return _NUMBER_AND_UNIT.sub("\\1\u00a0\\2", _verdict(view))
+
+
+def _verdict(view: View) -> str:
     result, best = view.result, view.best
     if result.status == "accepted" and best is not None:
         parts = [text for name in _told(view) if (text := _gain(name, result.dense, best))]
