@@ -10,6 +10,7 @@ import click
 from edgeprune.cli.options import as_json, emit
 from edgeprune.cli.progress import open_progress
 from edgeprune.cli.source import SOURCE, captured_from
+from edgeprune.errors import UsageError
 
 __all__ = ["explain_command", "verify_command"]
 
@@ -31,13 +32,28 @@ def explain_command(source: str, json_output: bool) -> None:
         click.echo(line)
 
 
-@click.command("verify", short_help="Check a pruned model against the one it was pruned from.")
-@click.argument("dense", type=click.Path(path_type=Path))
-@click.argument("pruned", type=click.Path(path_type=Path))
+@click.command("verify", short_help="Check a pruned model against the dense one, or a package or a run as it is.")
+@click.argument("dense", type=click.Path(path_type=Path), metavar="DENSE|DIR")
+@click.argument("pruned", type=click.Path(path_type=Path), required=False)
 @click.option("--trained", is_flag=True, help="PRUNED was trained: check its graph, with the weights of DENSE.")
+@click.option("--key", type=click.Path(path_type=Path), metavar="PEM", help="Check the signature of a package by it.")
 @as_json
-def verify_command(dense: Path, pruned: Path, trained: bool, json_output: bool) -> None:
-    """Prove that PRUNED (.pt2) computes what DENSE (.pt2) does without what was removed; exit code 5 where not."""
+def verify_command(
+    *, dense: Path, pruned: Path | None, trained: bool, key: Path | None, json_output: bool
+) -> int | None:
+    """Prove that PRUNED (.pt2) computes what DENSE (.pt2) does without what was removed.
+
+    Given one folder DIR, a package or a run: check that it is what it was made as, its sums, signature, manifest or
+    lock, and that the artifact of a run computes what the saved network does. Exit code 5 where not.
+    """
+    if pruned is None:
+        if trained:
+            raise UsageError(
+                "--trained is about two .pt2 files", hint="edgeprune verify DENSE.pt2 PRUNED.pt2 --trained"
+            )
+        return _verified_folder(dense, key, json_output=json_output)
+    if key is not None:
+        raise UsageError("--key is about packages", hint="edgeprune verify DIR --key public.pem")
     from edgeprune.pipeline.verify import verify
 
     with open_progress() as progress, progress.step("verifying"):
@@ -55,7 +71,7 @@ def verify_command(dense: Path, pruned: Path, trained: bool, json_output: bool) 
                 "trained": list(found.trained),
             }
         )
-        return
+        return None
     other = "" if checked.other_batch is None else f", {checked.other_batch_error:.2g} at batch {checked.other_batch},"
     click.echo(
         f"{pruned} is {dense} without what candidate {found.candidate.id} removes: relative difference "
@@ -63,6 +79,28 @@ def verify_command(dense: Path, pruned: Path, trained: bool, json_output: bool) 
     )
     if found.trained:
         click.echo(f"its graph was checked; {len(found.trained)} of its weights have been trained")
+    return None
+
+
+def _verified_folder(path: Path, key: Path | None, *, json_output: bool) -> int:
+    from edgeprune.cli.named import named
+    from edgeprune.pipeline.integrity import verify_folder
+
+    folder, _ = named(path)
+    if not folder.is_dir():
+        raise UsageError(
+            f"{folder} is no folder", hint="name a package's or a run's folder, or two files: DENSE.pt2 PRUNED.pt2"
+        )
+    with open_progress() as progress:
+        findings = verify_folder(folder, key=key, progress=progress)
+    failed = any(finding.state == "failed" for finding in findings)
+    if json_output:
+        emit({"folder": str(folder), "ok": not failed, "findings": [finding.to_json() for finding in findings]})
+    else:
+        for finding in findings:
+            state = finding.state.upper() if finding.state == "failed" else finding.state
+            click.echo(f"{state}: {finding.name}: {finding.message}")
+    return 5 if failed else 0
 
 
 def _explain_lines(report: dict[str, Any]) -> list[str]:
