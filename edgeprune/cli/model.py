@@ -15,6 +15,7 @@ from edgeprune.errors import UsageError
 if TYPE_CHECKING:
     from edgeprune.graph.captured import Captured
     from edgeprune.graph.selection import Compare
+    from edgeprune.pipeline.export_int8 import Int8
 
 __all__ = ["export_command", "prune_command"]
 
@@ -141,19 +142,60 @@ def prune_command(
     metavar="FORMAT",
     help="What the file is, where its name does not say it, or with parameters: tflite:layout=nhwc.",
 )
+@click.option("--quantize", type=click.Choice(["int8"]), help="Write it in int8.")
+@click.option("--scheme", metavar="NAME", help="Of int8: per-tensor or per-channel; the format's own by default.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="For int8, examples of the inputs: .npz with an array per input, or .npy. A task has its own.",
+)
 @as_json
-def export_command(source: str, output: Path, file_format: str | None, json_output: bool) -> None:
-    """Write SOURCE as a file that a runtime executes (OUTPUT), and check it in that runtime against the model."""
+def export_command(
+    *,
+    source: str,
+    output: Path,
+    file_format: str | None,
+    quantize: str | None,
+    scheme: str | None,
+    calibration: Path | None,
+    json_output: bool,
+) -> None:
+    """Write SOURCE as a file that a runtime executes (OUTPUT), and check it in that runtime against the model.
+
+    In int8 the float file is checked, and what int8 adds is told: signal to quantisation noise, and with a task its
+    metric of both.
+    """
     from edgeprune.export.manifest import manifest_path
     from edgeprune.pipeline.export import check_output, export, format_of
 
+    if quantize is None and (scheme or calibration):
+        raise UsageError("--scheme and --calibration are for int8", hint="add --quantize int8")
     file_format = file_format or format_of(output)
     check_output(output, file_format)
     with open_progress() as progress:
         with progress.step("capturing the model"):
-            captured, _ = captured_from(source, output)
-        with progress.step("exporting"):
-            artifact = export(captured, output, format=file_format)
+            captured, task = captured_from(source, output)
+        if quantize is not None:
+            from edgeprune.pipeline.export_int8 import export_int8
+
+            int8 = export_int8(
+                captured,
+                output,
+                format=file_format,
+                scheme=scheme,
+                calibration=calibration,
+                task=task,
+                progress=progress,
+            )
+            report: dict[str, Any] = {"int8": int8.to_json()}
+            lines = _int8_lines(int8)
+            artifact = int8.artifact
+        else:
+            with progress.step("exporting"):
+                artifact = export(captured, output, format=file_format)
+            difference = artifact.provenance["parity_error"]
+            report, lines = {}, [f"worst relative difference to the model {difference:.2g}"]
     manifest = manifest_path(artifact.path)
     if json_output:
         emit(
@@ -164,11 +206,23 @@ def export_command(source: str, output: Path, file_format: str | None, json_outp
                 "sha256": artifact.sha256,
                 "size_bytes": artifact.size_bytes,
                 "provenance": dict(artifact.provenance),
+                **report,
             }
         )
         return
     click.echo(f"{artifact.path}: {artifact.size_bytes} bytes, sha256 {artifact.sha256}")
-    click.echo(f"{manifest}: worst relative difference to the model {artifact.provenance['parity_error']:.2g}")
+    for line in lines:
+        click.echo(f"{manifest}: {line}" if quantize is None else line)
+
+
+def _int8_lines(int8: Int8) -> list[str]:
+    noise = "no noise" if int8.sqnr_db is None else f"signal to quantisation noise {int8.sqnr_db:.1f} dB"
+    share = int8.artifact.size_bytes / int8.float_size_bytes
+    lines = [f"int8 {int8.scheme}, calibrated on {int8.calibrated_on}: {noise}, {share:.1%} of the float file's size"]
+    if int8.accuracy is not None and int8.float_accuracy is not None:
+        change = (int8.accuracy - int8.float_accuracy) * 100
+        lines.append(f"metric: {int8.float_accuracy:.2%} in float, {int8.accuracy:.2%} in int8 ({change:+.2f} pp)")
+    return lines
 
 
 def _multiples(options: tuple[str, ...]) -> dict[str, int]:

@@ -19,7 +19,7 @@ from edgeprune.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-    from edgeprune.graph.captured import Captured
+    from edgeprune.graph.captured import Prunable
 
 __all__ = ["Batch", "check_file", "load_calibration"]
 
@@ -49,7 +49,7 @@ def check_file(path: Path) -> None:
         raise UsageError(f"there is no file {path}")
 
 
-def load_calibration(path: Path, captured: Captured) -> list[Batch]:
+def load_calibration(path: Path, captured: Prunable) -> list[Batch]:
     """Batches of the network's inputs, in the file's order and in memory; tried once on the network.
 
     An .npz file has one array per input under its name (others are left alone), or a single one. Where the network
@@ -78,7 +78,7 @@ def load_calibration(path: Path, captured: Captured) -> list[Batch]:
     return batches
 
 
-def _inputs(captured: Captured) -> list[_Input]:
+def _inputs(captured: Prunable) -> list[_Input]:
     from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
     nodes = [node for node in captured.module.graph.nodes if node.op == "placeholder"]
@@ -149,7 +149,7 @@ def _tensor(path: Path, array: np.ndarray[Any, Any], entry: _Input) -> torch.Ten
     return tensor
 
 
-def _batches(path: Path, tensors: list[torch.Tensor], inputs: list[_Input], captured: Captured) -> list[Batch]:
+def _batches(path: Path, tensors: list[torch.Tensor], inputs: list[_Input], captured: Prunable) -> list[Batch]:
     counts = {entry.name: len(x) for x, entry in zip(tensors, inputs, strict=True) if entry.carries}
     if not counts:
         return [tuple(tensors)]

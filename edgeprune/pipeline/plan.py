@@ -159,6 +159,10 @@ def plan(project: Project, *, task: CheckedTask, progress: Progress = SILENT) ->
             device=device_facts(session),
             progress=progress,
         )
+        if project.export.is_quantised:
+            progress.say(
+                f"warning: plan predicts the float network; `edgeprune run` quantises to {project.export.quantize}"
+            )
         clock = _Clock(devices)
         trials = Trials(prepared.builder, clock, folder, progress, in_turn=is_relative(WIDE.override(budget)))
         dense = _measured(trials, Candidate(), 0)

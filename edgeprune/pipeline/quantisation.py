@@ -90,7 +90,7 @@ def scheme_of(quantizer: Quantizer, key: str) -> Scheme:
     return quantizer.schemes[keys.index(key)]
 
 
-def calibration_of(captured: Captured, task: CheckedTask | None, file: Path | None, seed: int) -> Calibration:
+def calibration_of(captured: Captured | Pruned, task: CheckedTask | None, file: Path | None, seed: int) -> Calibration:
     """The inputs to calibrate on: of the file, else those that the task trains on.
 
     Raises UsageError where there are neither, TaskError.
@@ -148,7 +148,7 @@ def check_on_device(session: Session, artifact: Artifact, captured: Captured) ->
     from edgeprune.export.runtime_module import RuntimeModule
 
     module = RuntimeModule(artifact, captured.module, captured.example_inputs)
-    feeds = module.feeds(captured.example_inputs)
+    feeds = module.one_batch(captured.example_inputs)
     difference, why = device_difference(session, artifact, feeds, module.run(feeds))
     if why:
         raise ParityError(f"{artifact.path.name}: {why}", hint="its accuracy there is not what the trial says")

@@ -142,6 +142,10 @@ def sweep(
             reuse=bool(journal.trials),
             progress=progress,
         )
+        if project.export.is_quantised:
+            progress.say(
+                f"warning: sweep measures the float network; `edgeprune run` quantises to {project.export.quantize}"
+            )
         evaluate = Trials(prepared.builder, devices, run_dir, progress, Sentinel(), in_turn=is_relative(wanted))
         check_same_task(journal, task.sources, evaluate.dense_accuracy, progress)
         fronts: list[Front] = []

@@ -113,7 +113,7 @@ class Variants:
             judgement = self._judged(module)
         except TaskError as error:
             judgement = Judgement(missing=f"the task cannot evaluate the int8 file: {error.message}")
-        feeds = module.feeds(self.captured.example_inputs)
+        feeds = module.one_batch(self.captured.example_inputs)
         recovery = f"{variant.recovery}; then calibrated, not trained"
         return Variant(artifact, judgement, variant.model, recovery, (feeds, module.run(feeds)))
 
@@ -153,7 +153,7 @@ class Variants:
 
 
 def calibration_batches(
-    captured: Captured, task: CheckedTask | None, examples: Sequence[Batch], seed: int
+    captured: Captured | Pruned, task: CheckedTask | None, examples: Sequence[Batch], seed: int
 ) -> tuple[list[Batch], list[Batch], str]:
     """Inputs to calibrate on, those to judge by where there is no task, and where they come from.
 

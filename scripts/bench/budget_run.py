@@ -20,15 +20,24 @@ __all__ = ["main"]
 _FIGURES = ("accuracy", "latency.p50", "latency.p95", "peak_memory", "size")
 
 
-def main(task: str, *, description: str, project: str, epochs: int) -> int:
+def main(
+    task: str,
+    *,
+    description: str,
+    project: str,
+    epochs: int,
+    latency: str = "75% of dense",
+    max_drop: str = "4pp",
+    strategy: str = "uniform",
+) -> int:
     """Run the project text (YAML without its task) and print the figures; the exit code is that of the result.
 
-    `task` names a class in a file beside this one ("resnet20.py:Cifar10").
+    `task` names a class in a file beside this one ("resnet20.py:Cifar10"). The others are defaults of options.
     """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--latency", default="75% of dense", help="limit of the median latency")
-    parser.add_argument("--max-drop", default="4pp", help="allowed loss of accuracy")
-    parser.add_argument("--strategy", default="uniform")
+    parser.add_argument("--latency", default=latency, help="limit of the median latency")
+    parser.add_argument("--max-drop", default=max_drop, help="allowed loss of accuracy")
+    parser.add_argument("--strategy", default=strategy)
     parser.add_argument("--importance", default="l1")
     parser.add_argument("--epochs", type=int, default=epochs)
     parser.add_argument("--seed", type=int, default=0)
@@ -83,7 +92,8 @@ def _merged(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
 
 def _figures(trial: Trial) -> dict[str, Any]:
     values = {name: figure.value for name, figure in trial.figures.items() if name in _FIGURES}
-    return {**values, "macs": trial.details.get("macs"), "params": trial.details.get("params")}
+    told = {name: trial.details[name] for name in ("quantised", "in_turn") if name in trial.details}
+    return {**values, "macs": trial.details.get("macs"), "params": trial.details.get("params"), **told}
 
 
 def _ratio(trial: Trial | None, dense: Trial, name: str) -> float | None:
