@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeprune.errors import ParityError
 from edgeprune.export.base import resized
+from edgeprune.export.layout import as_file, as_network, fixed_batch
 from edgeprune.export.runner import Array, open_runner
 from edgeprune.records.artifact import Artifact
 
@@ -40,8 +41,7 @@ def check(
         for what, tensors in _cases(artifact, inputs, seed):
             with torch.no_grad():
                 wanted = _leaves(module(*tensors))
-            feeds = {spec.name: _array(tensor) for spec, tensor in zip(artifact.inputs, tensors, strict=True)}
-            got = run(feeds, what)
+            got = as_network(artifact, run(as_file(artifact, [_array(tensor) for tensor in tensors]), what))
             if len(got) != len(wanted):
                 raise ParityError(f"{artifact.path.name} has {len(got)} outputs, the model {len(wanted)}")
             for spec, actual, reference in zip(artifact.outputs, got, wanted, strict=True):
@@ -81,9 +81,8 @@ def _cases(artifact: Artifact, inputs: tuple[Tensor, ...], seed: int) -> Iterato
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    free = any(isinstance(size, str) for spec in artifact.inputs for size in spec.shape[:1])
-    fixed = next((size for spec in artifact.inputs for size in spec.shape[:1] if isinstance(size, int)), 1)
-    for batch in (1, 3) if free else (fixed,):
+    fixed = fixed_batch(artifact)
+    for batch in (1, 3) if fixed is None else (fixed,):
         examples = resized(inputs, batch)
         yield f"example inputs, batch {batch}", examples
         yield f"random inputs, batch {batch}", tuple(_random_like(tensor, generator) for tensor in examples)

@@ -22,10 +22,10 @@ class Runner(Protocol):
     runtime: str  # name and version: "onnxruntime 1.31.1"
 
     def __call__(self, feeds: Mapping[str, Array], what: str = "") -> list[Array]:
-        """The outputs in the artifact's order, of inputs by name; `what` names the inputs in an error.
+        """The outputs in the artifact's order, of inputs by name, both as the file has them (see `layout`).
 
-        Where the artifact fixes its batch, any multiple of that is taken, and run one by one. Raises ParityError where
-        the runtime cannot run it.
+        Where the artifact fixes its batch, any multiple of that is taken, and run one by one. `what` names the inputs
+        in the ParityError that is raised where the runtime cannot run it.
         """
 
     def close(self) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from edgeprune.export.base import resized
+from edgeprune.export.layout import as_file, as_network, fixed_batch
 from edgeprune.export.runner import open_runner
 from edgeprune.records.artifact import Artifact
 
@@ -25,8 +28,7 @@ class RuntimeModule(nn.Module):
     def __init__(self, artifact: Artifact, like: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
         super().__init__()
         self._run = open_runner(artifact)
-        self._inputs = tuple(spec.name for spec in artifact.inputs)
-        self._outputs = tuple(spec.name for spec in artifact.outputs)
+        self._artifact = artifact
         with torch.no_grad():
             self._template, self._form = pytree.tree_flatten(like(*example_inputs))
         # Tasks ask a module's parameters where to compute.
@@ -35,14 +37,20 @@ class RuntimeModule(nn.Module):
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
         """The outputs, in the structure of `like`'s."""
         given = (*args, *kwargs.values())
-        outputs = (torch.from_numpy(output) for output in self.run(self.feeds(given)).values())
+        found = as_network(self._artifact, list(self.run(self.feeds(given)).values()))
+        outputs = (torch.from_numpy(np.ascontiguousarray(output)) for output in found)
         leaves = [next(outputs) if isinstance(leaf, Tensor) else leaf for leaf in self._template]
         return pytree.tree_unflatten(leaves, self._form)
 
     def feeds(self, inputs: Sequence[Tensor]) -> dict[str, NDArray[Any]]:
-        """The inputs as the runtime takes them, by name."""
-        return {n: t.detach().contiguous().numpy() for n, t in zip(self._inputs, inputs, strict=True)}
+        """The inputs as the file takes them, by name."""
+        return as_file(self._artifact, [tensor.detach().contiguous().numpy() for tensor in inputs])
+
+    def one_batch(self, inputs: tuple[Tensor, ...]) -> dict[str, NDArray[Any]]:
+        """As `feeds`, at the batch that the file fixes, where it fixes one: what any runtime takes at once."""
+        batch = fixed_batch(self._artifact)
+        return self.feeds(inputs if batch is None else resized(inputs, batch))
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """The outputs by name, in the model's order."""
-        return dict(zip(self._outputs, self._run(feeds), strict=True))
+        """The file's outputs by name, in its order."""
+        return dict(zip([spec.name for spec in self._artifact.outputs], self._run(feeds), strict=True))

@@ -17,6 +17,7 @@ from edgeprune.errors import UsageError
 from edgeprune.export import manifest
 from edgeprune.export.base import resized
 from edgeprune.export.environment import find
+from edgeprune.export.layout import CHANNELS_LAST
 from edgeprune.export.program import ProgramError, call
 from edgeprune.records.artifact import Artifact, TensorSpec
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.export import ExportedProgram
 
-__all__ = ["ENVIRONMENT", "LAYOUT", "TfliteExporter", "read_specs"]
+__all__ = ["ENVIRONMENT", "TfliteExporter", "read_specs"]
 
 ENVIRONMENT = "tflite"
 LAYOUT = (
@@ -101,7 +102,7 @@ class TfliteExporter:
                 **(provenance or {}),
                 "exporter": "litert-torch",
                 **{str(name): str(version) for name, version in told["versions"].items()},
-                **({LAYOUT: {"inputs": layout[0], "outputs": layout[1]}} if any(layout) else {}),
+                **({CHANNELS_LAST: {"inputs": layout[0], "outputs": layout[1]}} if any(layout) else {}),
             },
         )
 

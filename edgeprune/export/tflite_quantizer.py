@@ -18,8 +18,9 @@ from edgeprune.errors import UsageError
 from edgeprune.export import manifest
 from edgeprune.export.base import FloatModel, Scheme, quantised_provenance
 from edgeprune.export.environment import find
+from edgeprune.export.layout import as_file
 from edgeprune.export.program import ProgramError, call
-from edgeprune.export.tflite import ENVIRONMENT, LAYOUT, read_specs
+from edgeprune.export.tflite import ENVIRONMENT, read_specs
 from edgeprune.records.artifact import Artifact
 
 if TYPE_CHECKING:
@@ -53,7 +54,9 @@ class TfliteQuantizer:
             folder = Path(name)
             (folder / "model.tflite").write_bytes(source.path.read_bytes())
             for number, batch in enumerate(batches):
-                np.savez(folder / f"batch-{number}.npz", *_arrays(source, batch))
+                np.savez(
+                    folder / f"batch-{number}.npz", *as_file(source, [part.detach().numpy() for part in batch]).values()
+                )
             try:
                 told = call(
                     find(ENVIRONMENT),
@@ -84,13 +87,3 @@ class TfliteQuantizer:
                 **{str(package): str(version) for package, version in told["versions"].items()},
             },
         )
-
-
-def _arrays(source: Artifact, batch: tuple[Tensor, ...]) -> list[np.ndarray]:
-    """A batch in the layout and the types of the file."""
-    turned = (source.provenance.get(LAYOUT) or {}).get("inputs", ())
-    arrays = []
-    for spec, tensor in zip(source.inputs, batch, strict=True):
-        array = tensor.detach().numpy().astype(spec.dtype, copy=False)
-        arrays.append(np.ascontiguousarray(np.moveaxis(array, 1, -1)) if spec.name in turned else array)
-    return arrays

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from edgeprune.errors import ParityError
 from edgeprune.export.environment import Installation, find
 from edgeprune.export.program import PROGRAMS, variables
-from edgeprune.export.tflite import LAYOUT
 from edgeprune.records.artifact import Artifact
 
 __all__ = ["TfliteRunner"]
@@ -26,7 +25,7 @@ _SAID = 2000  # of the end of what the runtime printed
 
 
 class TfliteRunner:
-    """Runs a .tflite artifact; see `runner.Runner`. Inputs and outputs are in the network's layout.
+    """Runs a .tflite artifact; see `runner.Runner`.
 
     `installation` is where the runtime is: by default LiteRT, of the environment that exports.
     """
@@ -52,20 +51,11 @@ class TfliteRunner:
 
     def __call__(self, feeds: Mapping[str, NDArray[Any]], what: str = "") -> list[NDArray[Any]]:
         """See `Runner.__call__`."""
-        turned = self._artifact.provenance.get(LAYOUT) or {"inputs": (), "outputs": ()}
-        given = [
-            np.ascontiguousarray(np.moveaxis(array, 1, -1)) if name in turned["inputs"] else array
-            for name, array in feeds.items()
-        ]
         folder = Path(self._folder.name)
-        np.savez(folder / "feeds.npz", *given)
+        np.savez(folder / "feeds.npz", *feeds.values())
         self._ask("run", what, feeds="feeds.npz", names=list(feeds), results="results.npz")
         with np.load(folder / "results.npz", allow_pickle=False) as results:
-            found = [results[f"arr_{number}"] for number in range(len(results.files))]
-        return [
-            np.moveaxis(array, -1, 1) if spec.name in turned["outputs"] else array
-            for spec, array in zip(self._artifact.outputs, found, strict=True)
-        ]
+            return [results[f"arr_{number}"] for number in range(len(results.files))]
 
     def close(self) -> None:
         """End the runtime."""
