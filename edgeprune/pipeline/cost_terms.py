@@ -188,15 +188,24 @@ def latency_terms(
 def size_model(
     shapes: Sequence[OperatorShape], space: SearchSpace, dense_bytes: float, each: float = _BYTES
 ) -> MetricModel:
-    """The artifact's size in bytes: its parameters, `each` of so many, and what the dense file has besides them."""
+    """The artifact's size in bytes: its parameters, `each` of so many, and what the dense file has besides them.
+
+    The latter is the text of the graph: it is shared out evenly among the operators, and goes with them.
+    """
     widths = {group.name: group.widths for group in space.groups}
     terms: list[Term] = []
     for name, (size, blocks) in _parameters(shapes).items():
         for number, piece in enumerate(size.pieces()):
             terms.extend(_table(f"{name}:{number}", "parameters", piece, widths, each=each, blocks=blocks))
-    model = MetricModel("size", tuple(terms))
-    dense = sum(float(term.table[(-1,) * term.table.ndim]) for term in terms)
-    return MetricModel("size", tuple(terms), offset=dense_bytes - dense) if model.terms else model
+    if not terms:
+        return MetricModel("size", ())
+    besides = dense_bytes - sum(float(term.table[(-1,) * term.table.ndim]) for term in terms)
+    written = [shape for shape in shapes if not shape.folded]
+    share = besides / (len(written) + 1)  # inputs, outputs and versions are about one operator's text
+    if share <= 0:
+        return MetricModel("size", tuple(terms), offset=besides)
+    terms.extend(Term(f"{shape.node}:text", "text", (), (), np.array(share), shape.blocks) for shape in written)
+    return MetricModel("size", tuple(terms), offset=share)
 
 
 def _per_axis(groups: Sequence[str]) -> int:

@@ -111,10 +111,11 @@ def test_size_is_that_of_the_files(captured: Captured, space: SearchSpace, tmp_p
     dense = edgeprune.export(captured, tmp_path / "dense.onnx")
     model = cost_terms.size_model(operator_shapes(captured), space, dense.size_bytes)
     assert model.predict(Candidate()) == pytest.approx(dense.size_bytes)
-    for number, candidate in enumerate(random_candidates(space, 2, seed=1, drop_share=0.5)):
+    dropping = Candidate(dropped_blocks=("block",))
+    for number, candidate in enumerate([*random_candidates(space, 1, seed=1), dropping]):
         artifact = edgeprune.export(captured.prune(candidate), tmp_path / f"{number}.onnx")
-        # The graph itself changes by some hundred bytes when a block goes.
-        slack = 1500 if candidate.dropped_blocks else 60
+        # An operator's text is shared out evenly: names and attributes are not of one length.
+        slack = 250 if candidate.dropped_blocks else 60
         assert abs(model.predict(candidate) - artifact.size_bytes) < slack
 
 
