@@ -133,14 +133,13 @@ def _told(one: Latency, statistic: str) -> Html:
 
 def _in_turn(view: View) -> Html | None:
     """Where candidates ran in turn with the dense network, the figures above are of those runs, not of these."""
-    best = view.best
     lines = []
-    for run in in_turn(best) if best is not None else ():
+    for run in in_turn(view.best) if view.best is not None else ():
         where = f" on {run.target}" if run.target else ""
         alone = "" if run.alone_ms is None else f" By itself it took {format_figure('latency.p50', run.alone_ms)}."
         lines.append(
-            f"Trial {best.number if best else ''} also ran in turn with the dense network{where}, so that the speed at "
-            f"which the device happens to run cancels: it takes {run.ratio:.3f} ({run.lower:.3f} to {run.upper:.3f}) of "
-            f"the dense median. That share is what the limit was held against.{alone}"
+            f"The pruned one ran in turn with the dense network too{where}, so that the speed at "
+            f"which the device happens to run cancels: it takes {run.ratio:.3f} ({run.lower:.3f} to {run.upper:.3f}) "
+            f"of the dense median. That share is what the limit was held against.{alone}"
         )
     return join([tag("p", line) for line in lines]) if lines else None

@@ -144,7 +144,8 @@ def power(view: View) -> Html | None:
 def _trace(name: str, energy: Energy) -> Html:
     """Power over time; of a sensor that counts energy, the mean between two readings."""
     points = thinned(energy.raw if energy.quantity == "power" else _differences(energy.raw))
-    across = Scale(points[0][0], max(points[-1][0], points[0][0] + 1e-9), 0.0, 100.0)
+    began, ended = energy.raw[0][0], energy.raw[-1][0]
+    across = Scale(began, max(ended, began + 1e-9), 0.0, 100.0)
     down = linear([value for _, value in points], 150, 26, zero=True)
     lines, labels = y_axis(down, 1.0)
     shaded = []

@@ -38,28 +38,62 @@ def measurement(scale: float, seed: int = 0) -> Measurement:
     mean = sum(raw) / len(raw)
     known = {**percentiles, "mean": mean}
     latency = Latency(
-        samples=len(raw), mean_ms=mean, std_ms=0.1 * scale, min_ms=ordered[0], max_ms=ordered[-1],
-        percentile_ms=percentiles, lower_ms={k: v * 0.98 for k, v in known.items()},
-        upper_ms={k: v * 1.02 for k, v in known.items()}, raw_ms=raw, warmup_runs=300,
-    )  # fmt: skip
+        samples=len(raw),
+        mean_ms=mean,
+        std_ms=0.1 * scale,
+        min_ms=ordered[0],
+        max_ms=ordered[-1],
+        percentile_ms=percentiles,
+        lower_ms={k: v * 0.98 for k, v in known.items()},
+        upper_ms={k: v * 1.02 for k, v in known.items()},
+        raw_ms=raw,
+        warmup_runs=300,
+    )
     parts = (int(14e6 * scale), int(9e6))
     memory = Memory(sum(parts), 45_000_000 + sum(parts), 45_000_000, 400_000, 3, 700_000, *parts)
     trace = [(i / 100, 2.1 + (1.4 if 1000 <= i < 2000 else 0.0) + rng.gauss(0, 0.05)) for i in range(3000)]
     energy = Energy(
-        gross_mj=16 * scale, net_mj=12 * scale, sensor="ina3221", scope="module", samples=1000, rails=("VDD_IN",),
-        rate_hz=100, runs=4000, seconds=10.0, latency_ms=mean, idle_w=2.1, gross_lower_mj=15.5 * scale,
-        gross_upper_mj=16.5 * scale, net_lower_mj=11.5 * scale, net_upper_mj=12.5 * scale, raw=tuple(trace),
+        gross_mj=16 * scale,
+        net_mj=12 * scale,
+        sensor="ina3221",
+        scope="module",
+        samples=1000,
+        rails=("VDD_IN",),
+        rate_hz=100,
+        runs=4000,
+        seconds=10.0,
+        latency_ms=mean,
+        idle_w=2.1,
+        gross_lower_mj=15.5 * scale,
+        gross_upper_mj=16.5 * scale,
+        net_lower_mj=11.5 * scale,
+        net_upper_mj=12.5 * scale,
+        raw=tuple(trace),
         windows={"before": (0.0, 10.0), "load": (10.0, 20.0), "after": (20.0, 30.0)},
-    )  # fmt: skip
+    )
     stages = {"base": (22_000_000, 22_000_000), "loaded": (22_000_000 + parts[0], 31_000_000)}
     workers = [{"peak": 1, **{k: {"anonymous": a, "file": f} for k, (a, f) in stages.items()}}]
     board = {"board": "Raspberry Pi 4 Model B", "cpu": "Cortex-A72", "cpus": 4, "arch": "aarch64"}
     return Measurement(
-        artifact_sha256="ab" * 32, outcome=Outcome.OK, latency=latency, memory=memory, energy=energy,
-        provenance=Provenance("ssh://pi@camera", "raspberry-pi-4b", board, "onnxruntime", "1.31.1", 1, "cd" * 32, "2026-01-02T03:04:05+00:00"),
+        artifact_sha256="ab" * 32,
+        outcome=Outcome.OK,
+        latency=latency,
+        memory=memory,
+        energy=energy,
+        provenance=Provenance(
+            "ssh://pi@camera",
+            "raspberry-pi-4b",
+            board,
+            "onnxruntime",
+            "1.31.1",
+            1,
+            "cd" * 32,
+            "2026-01-02T03:04:05+00:00",
+        ),
         conditions={"before": {"load": [0.1, 0.2, 0.3], "temperature_c": {"cpu": 51.5}}, "memory_workers": workers},
-        warnings=("the device was <busy> before the start",), seconds=42.0,
-    )  # fmt: skip
+        warnings=("the device was <busy> before the start",),
+        seconds=42.0,
+    )
 
 
 def structure() -> Structure:
@@ -91,9 +125,15 @@ def view(status: Status = "accepted", *, trials: int = 45, **changes: Any) -> Vi
     rng = random.Random(1)
     dense_measured = measurement(1.0)
     dense = Trial(
-        0, Stage.MEASURE, Candidate(), "OK", with_size(dense_measured, 5e6, 0.92), artifact="trials/0000/model.onnx",
-        seconds=50.0, details={"params": 1_000_000, "macs": 80_000_000, "sources": {"task.py": "ef" * 32}},
-    )  # fmt: skip
+        0,
+        Stage.MEASURE,
+        Candidate(),
+        "OK",
+        with_size(dense_measured, 5e6, 0.92),
+        artifact="trials/0000/model.onnx",
+        seconds=50.0,
+        details={"params": 1_000_000, "macs": 80_000_000, "sources": {"task.py": "ef" * 32}},
+    )
     found, measurements = [dense], {0: dense_measured}
     for number in range(1, trials):
         keep = 0.2 + 0.6 * rng.random()
@@ -116,9 +156,19 @@ def view(status: Status = "accepted", *, trials: int = 45, **changes: Any) -> Vi
     best = found[-2]
     budget = Budget.parse(BUDGET)
     result = Result(
-        status, budget, dense, best, check_trial(budget, best, dense.figures), len(found), ruled_out=((3, "out of memory"),),
-        seed=7, strategy="milp", seconds=1234.0, provenance=provenance(), message="a message with <tags> & signs",
-    )  # fmt: skip
+        status,
+        budget,
+        dense,
+        best,
+        check_trial(budget, best, dense.figures),
+        len(found),
+        ruled_out=((3, "out of memory"),),
+        seed=7,
+        strategy="milp",
+        seconds=1234.0,
+        provenance=provenance(),
+        message="a message with <tags> & signs",
+    )
     shown = {number: measurements[number] for number in (0, best.number)}
     made = View("20260102-030405", result, tuple(found), shown, structure(), "12" * 32)
     return replace(made, **changes)
@@ -141,12 +191,31 @@ def provenance() -> dict[str, Any]:
         },
         "machine": {"kernel": "6.1", "hostname": "secret-name"},
         "measured_on": {
-            "target": "ssh://pi@camera", "profile": "raspberry-pi-4b", "board": "Raspberry Pi 4 Model B", "cpu": "Cortex-A72",
-            "cpus": 4, "arch": "aarch64", "runtime": "onnxruntime", "runtime_version": "1.31.1", "memory_bytes": 4e9,
-            "threads": 1, "cores": [], "differences": ["3 processors instead of 4"],
+            "target": "ssh://pi@camera",
+            "profile": "raspberry-pi-4b",
+            "board": "Raspberry Pi 4 Model B",
+            "cpu": "Cortex-A72",
+            "cpus": 4,
+            "arch": "aarch64",
+            "runtime": "onnxruntime",
+            "runtime_version": "1.31.1",
+            "memory_bytes": 4e9,
+            "threads": 1,
+            "cores": [],
+            "differences": ["3 processors instead of 4"],
         },
         "dense_again": {
-            "1": {"camera": {"outcome": "OK", "first_ms": 1.0, "now_ms": 1.2, "ratio": 1.2, "lower": 1.1, "upper": 1.3, "drifted": True}}
+            "1": {
+                "camera": {
+                    "outcome": "OK",
+                    "first_ms": 1.0,
+                    "now_ms": 1.2,
+                    "ratio": 1.2,
+                    "lower": 1.1,
+                    "upper": 1.3,
+                    "drifted": True,
+                }
+            }
         },
         "files": {"artifact": "best/model.onnx", "elsewhere": "../../etc/passwd", "away": "https://example.org/"},
-    }  # fmt: skip
+    }
