@@ -37,7 +37,7 @@ def render(result: Mapping[str, object], *, run_dir: Path | None = None) -> str:
         raise StorageError(f"not the result of a run, but a {type(record).__name__.lower()}")
     sections = [
         [_TITLES[record.status], *([] if record.status == "accepted" else [record.message])],
-        [*_figures(record), *_measured_on(record)],
+        [*_figures(record), *_int8(record.best), *_measured_on(record)],
         _limits(record.check),
         _reachable(record),
         _run(record, run_dir),
@@ -49,7 +49,7 @@ def _figures(result: Result) -> list[str]:
     best = result.best
     pruned = best is not None and best.number != result.dense.number
     if pruned and best is not None:
-        title = "pruned" if result.status == "accepted" else f"closest (trial {best.number})"
+        title = _form(best) if result.status == "accepted" else f"closest (trial {best.number})"
         header = ["figure", "dense", title, "change"]
     else:
         header = ["figure", "dense"]
@@ -70,6 +70,26 @@ def _figures(result: Result) -> list[str]:
             rows.append(row)
     notes = [UP_TO] if any("(up to " in cell for row in rows for cell in row) else []
     return [*table(rows), *notes, *_missing(names, result.dense if best is None else best, result.message)]
+
+
+def _form(trial: Trial) -> str:
+    """What became of the dense model."""
+    if "quantised" not in trial.details:
+        return "pruned"
+    return "int8" if trial.candidate.is_dense else "pruned, int8"
+
+
+def _int8(trial: Trial | None) -> list[str]:
+    """How far int8 is from float, of the trial's network."""
+    told = None if trial is None else trial.details.get("quantised")
+    if not isinstance(told, Mapping):
+        return []
+    parts = [f"int8 {told.get('scheme')}, calibrated on {told.get('calibrated_on')}"]
+    if told.get("sqnr_db") is not None:
+        parts.append(f"signal to quantisation noise {told['sqnr_db']:.1f} dB")
+    if told.get("float_accuracy") is not None:
+        parts.append(f"accuracy in float {format_figure('accuracy', told['float_accuracy'])}")
+    return ["; ".join(parts)]
 
 
 def _measured_on(result: Result) -> list[str]:

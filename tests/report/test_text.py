@@ -191,6 +191,18 @@ def test_a_figure_without_a_counterpart_has_no_change() -> None:
     assert line(render(result(bare)), "peak_memory")[-1] == "missing"
 
 
+def test_int8_says_how_far_it_is_from_float() -> None:
+    told = {"scheme": "per-tensor", "calibrated_on": "8 training batches", "sqnr_db": 36.19, "float_accuracy": 0.9702}
+    int8 = replace(PRUNED, details={**PRUNED.details, "quantised": told})
+    text = render(result(int8))
+    assert line(text, "figure") == ["figure", "dense", "pruned, int8", "change"]
+    assert line(text, "int8 per-tensor") == [
+        "int8 per-tensor, calibrated on 8 training batches; signal to quantisation noise 36.2 dB; "
+        "accuracy in float 97.02 %"
+    ]
+    assert line(render(result(replace(int8, candidate=Candidate()))), "figure")[2] == "int8"
+
+
 def test_what_is_no_result_is_refused() -> None:
     with pytest.raises(StorageError, match="not the result of a run, but a trial"):
         render(codec.to_json(DENSE))
