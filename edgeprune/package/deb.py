@@ -78,16 +78,11 @@ Priority: optional
 Architecture: all
 Maintainer: {self.maintainer}
 Installed-Size: {sum(-(-len(file.data) // 1024) for file in installed.values())}
-Description: neural networks pruned to a measured budget ({_named(contents)})
+Description: neural networks pruned to a measured budget
  The models lie in /{folder(contents)}, with a manifest
  that says what they take, give and need:
  .
 {models}"""
-
-
-def _named(contents: Contents) -> str:
-    first, *others = (model.identifier for model in contents.models)
-    return first[:30] + (f" and {len(others)} more" if others else "")
 
 
 def _md5sums(installed: Mapping[str, File]) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from edgeprune.package.base import Contents, File, text
 from edgeprune.package.c_source import c_files
+from edgeprune.package.describe import in_short
 from edgeprune.package.readme import models_table, verification
 
 __all__ = ["EspIdfPackager"]
@@ -44,12 +45,10 @@ idf_component_register(
 
 
 def _manifest(contents: Contents) -> str:
-    names = " and ".join(model.identifier for model in contents.models[:2])
-    more = ", ..." if len(contents.models) > 2 else ""
     return f"""\
 ---
 version: "{contents.version}"
-description: "Neural networks pruned to a measured budget: {names}{more}"
+description: "Neural networks pruned to a measured budget: {in_short(contents)}"
 dependencies:
   idf:
     version: ">=4.4\""""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from edgeprune.package.base import Contents, File, text
 from edgeprune.package.c_source import c_files
+from edgeprune.package.describe import in_short
 from edgeprune.package.readme import models_table, verification
 
 __all__ = ["PlatformioPackager"]
@@ -37,8 +38,7 @@ def _manifest(contents: Contents) -> dict[str, object]:
     return {
         "name": contents.name,
         "version": contents.version,
-        "description": f"Neural networks pruned to a measured budget: {contents.models[0].identifier}"
-        + (f" and {len(contents.models) - 1} more" if len(contents.models) > 1 else ""),
+        "description": f"Neural networks pruned to a measured budget: {in_short(contents)}",
         "keywords": ["machine-learning"],
         "frameworks": "*",
         "platforms": "*",
@@ -58,7 +58,7 @@ With this folder beside your project, in `platformio.ini`:
 lib_deps = symlink://../{contents.name}
 ```
 
-or put the folder into the project's `lib/`. `pio run` then compiles what your sources include:
+or put the folder into the project's `lib/`. `pio run` compiles it where one of your sources includes a header of it:
 
 ```c
 #include "{first.identifier}.h"
