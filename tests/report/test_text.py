@@ -196,10 +196,8 @@ def test_int8_says_how_far_it_is_from_float() -> None:
     int8 = replace(PRUNED, details={**PRUNED.details, "quantised": told})
     text = render(result(int8))
     assert line(text, "figure") == ["figure", "dense", "pruned, int8", "change"]
-    assert line(text, "int8 per-tensor") == [
-        "int8 per-tensor, calibrated on 8 training batches; signal to quantisation noise 36.2 dB; "
-        "accuracy in float 97.02 %"
-    ]
+    assert "int8 per-tensor, calibrated on 8 training batches; signal to quantisation noise 36.2 dB; " in text
+    assert "accuracy in float 97.02 %" in text
     assert line(render(result(replace(int8, candidate=Candidate()))), "figure")[2] == "int8"
 
 
