@@ -20,8 +20,8 @@ from edgeprune.cli import main as boundary
 from edgeprune.cli.main import cli, run_cli
 
 COMMANDS = [
-    *("init", "run", "report", "advise", "plan", "sweep", "explain", "prune", "sparsify", "verify", "export"),
-    *("measure", "device"),
+    *("init", "run", "watch", "report", "advise", "plan", "sweep", "explain", "prune", "sparsify", "verify", "export"),
+    *("measure", "package", "check", "diff", "device"),
 ]
 DEVICE_COMMANDS = ["setup", "check", "remove", "list", "show", "schema", "probe", "trust"]
 
