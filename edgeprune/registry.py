@@ -56,11 +56,13 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "onnx": "edgeprune.export.onnx:OnnxExporter",
         "tflite": "edgeprune.export.tflite:TfliteExporter",
         "ncnn": "edgeprune.export.ncnn:NcnnExporter",
+        "executorch": "edgeprune.export.executorch:ExecuTorchExporter",
     },
     "runners": {  # by the format's name
         "onnx": "edgeprune.export.onnx_runner:OnnxRunner",
         "tflite": "edgeprune.export.tflite_runner:TfliteRunner",
         "ncnn": "edgeprune.export.program_runner:NcnnRunner",
+        "executorch": "edgeprune.export.program_runner:ExecuTorchRunner",
     },
     "packagers": {
         "c": "edgeprune.package.c:CPackager",
@@ -79,6 +81,7 @@ _BUILT_IN: dict[str, dict[str, str]] = {
     "quantizers": {  # by the format's name
         "onnx": "edgeprune.export.quantize:OnnxQuantizer",
         "tflite": "edgeprune.export.tflite_quantizer:TfliteQuantizer",
+        "executorch": "edgeprune.export.executorch:ExecuTorchQuantizer",
     },
 }
 

@@ -97,6 +97,15 @@ ENVIRONMENTS: Mapping[str, Environment] = {
         download_bytes=60_000_000,
         disk_bytes=250_000_000,
     ),
+    "executorch": Environment(
+        name="executorch",
+        brings="export to ExecuTorch's .pte, int8, and ExecuTorch to check and measure it with",
+        needs=("torch", "executorch", "torchao"),
+        stages=(("torch", "numpy"), ("executorch", "torchao")),
+        proof=("executorch.runtime", "executorch.exir", "torchao.quantization.pt2e.quantize_pt2e"),
+        download_bytes=500_000_000,
+        disk_bytes=1_600_000_000,
+    ),
 }
 
 

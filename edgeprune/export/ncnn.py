@@ -14,6 +14,7 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,12 @@ from edgeprune.errors import UsageError
 from edgeprune.export import manifest
 from edgeprune.export.base import resized
 from edgeprune.export.environment import Installation, find
+from edgeprune.export.fixed_batch import fixed_program, input_specs, output_specs
 from edgeprune.export.program import ProgramError, call
 from edgeprune.records.artifact import Artifact, TensorSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from torch.export import ExportedProgram
 
 __all__ = ["ENVIRONMENT", "NcnnExporter", "renamed"]
 
@@ -62,31 +63,33 @@ class NcnnExporter:
         """See `Exporter.export`. Raises UsageError without pnnx, too."""
         import torch
 
+        from edgeprune.export.ncnn_graph import for_ncnn
+        from edgeprune.export.onnx import translated
+
         installation = find(ENVIRONMENT)
         examples = resized(example_inputs, 1) if batch_dynamic else example_inputs
         _check(examples)
-        program = _program(module, examples)
-        shapes = [[int(size) for size in tensor.shape] for tensor in examples]
+        program = fixed_program(module, examples, "ncnn")
+        inputs = _named(input_specs(program, input_names))
+        outputs = _named(output_specs(program, output_names))
+        shapes = [list(tensor.shape) for tensor in examples]
         with tempfile.TemporaryDirectory(prefix="edgeprune-") as name:
             folder = Path(name)
-            (folder / "model.onnx").write_bytes(_onnx(program))
+            model = translated(for_ncnn(program, examples))
+            (folder / "model.onnx").write_bytes(model.SerializeToString())
             told = _converted(installation, folder, shapes, half=self.storage == "fp16")
             param = (folder / "model.param").read_text(encoding="utf-8")
             weights = (folder / "model.bin").read_bytes()
         _check_layers(param, told["complaints"])
-        outputs = _outputs(program)
-        names = (
-            _blob_names(input_names or program.graph_signature.user_inputs, len(examples)),
-            _blob_names(output_names or _numbered(len(outputs)), len(outputs)),
-        )
-        data = _zip({"model.param": renamed(param, *names).encode(), "model.bin": weights})
+        param = renamed(param, [spec.name for spec in inputs], [spec.name for spec in outputs])
+        data = _zip({"model.param": param.encode(), "model.bin": weights})
         atomic.write_bytes(path, data)
         return manifest.artifact(
             path,
             data,
             format=self.format,
-            inputs=tuple(TensorSpec(own, "float32", tuple(s)) for own, s in zip(names[0], shapes, strict=True)),
-            outputs=tuple(TensorSpec(own, "float32", s) for own, s in zip(names[1], outputs, strict=True)),
+            inputs=inputs,
+            outputs=outputs,
             provenance={
                 **(provenance or {}),
                 "exporter": "pnnx",
@@ -152,50 +155,15 @@ def _check_layers(param: str, complaints: Sequence[str]) -> None:
         )
 
 
-def _program(module: nn.Module, examples: tuple[Tensor, ...]) -> ExportedProgram:
-    import torch
-
-    from edgeprune.export.ncnn_graph import program_for_ncnn
-
-    training = module.training
-    try:
-        module.eval()
-        with torch.no_grad():
-            return program_for_ncnn(module, examples)
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UsageError(f"the model cannot be exported to ncnn: {lines[0]}") from error
-    finally:
-        module.train(training)
-
-
-def _onnx(program: ExportedProgram) -> bytes:
-    from edgeprune.export.onnx import translated
-
-    return bytes(translated(program).SerializeToString(deterministic=True))
-
-
-def _outputs(program: ExportedProgram) -> list[tuple[int, ...]]:
-    """The shapes of what comes out."""
-    output = next(node for node in program.graph.nodes if node.op == "output")
-    wanted = set(program.graph_signature.user_outputs)
-    values = [node.meta["val"] for node in output.args[0] if getattr(node, "name", None) in wanted]
-    return [tuple(int(size) for size in value.shape) for value in values]
-
-
-def _numbered(count: int) -> tuple[str, ...]:
-    return ("output",) if count == 1 else tuple(f"output_{number}" for number in range(count))
-
-
-def _blob_names(names: Sequence[str], count: int) -> tuple[str, ...]:
-    """The names as far as a .param can hold them, each once."""
-    found: list[str] = []
-    for name in names[:count]:
-        own = _NAME.sub("_", name)
-        while own in found:
-            own += "_"
-        found.append(own)
-    return tuple(found)
+def _named(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """With names that a .param can hold, each once."""
+    found: dict[str, TensorSpec] = {}
+    for spec in specs:
+        name = _NAME.sub("_", spec.name)
+        while name in found:
+            name += "_"
+        found[name] = replace(spec, name=name)
+    return tuple(found.values())
 
 
 def _zip(files: Mapping[str, bytes]) -> bytes:

@@ -1,4 +1,4 @@
-"""A module as a program that ncnn can express: its tensors have at most four dimensions, one of which is no batch.
+"""A program as ncnn can express it: its tensors have at most four dimensions, one of which is no batch.
 
 Three things that networks often do have another form in which ncnn has them: every other row and column of a picture
 (ncnn's Crop has no steps) is a max-pooling of one pixel; queries, keys and values cut out of one tensor of five
@@ -12,11 +12,11 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
     from torch.export import ExportedProgram
     from torch.fx import GraphModule
 
-__all__ = ["program_for_ncnn"]
+__all__ = ["for_ncnn"]
 
 Node = Any  # torch.fx.Node, whose arguments have too many types
 Graph = Any
@@ -25,11 +25,11 @@ _MOST_DIMENSIONS = 4  # with the batch
 _TO_THE_END = 2**31 - 1
 
 
-def program_for_ncnn(module: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
-    """The module in its present mode, at the batch of the inputs; it computes the same, and is left as it was."""
+def for_ncnn(program: ExportedProgram, inputs: tuple[Tensor, ...]) -> ExportedProgram:
+    """A program that computes the same; `inputs` are any of its shapes."""
     import torch
 
-    graph_module: GraphModule = torch.export.export(module, inputs, strict=False).module(check_guards=False)
+    graph_module: GraphModule = program.module(check_guards=False)
     graph = graph_module.graph
     for node in list(graph.nodes):
         if node.target is torch.ops.aten.slice.Tensor:

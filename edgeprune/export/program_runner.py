@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgeprune.errors import ParityError
 from edgeprune.export.environment import find
 from edgeprune.export.program import ProgramError, call
-from edgeprune.records.artifact import Artifact
+from edgeprune.records.artifact import Artifact, TensorSpec
 
 __all__ = ["ExecuTorchRunner", "NcnnRunner", "ProgramRunner"]
 
@@ -65,8 +65,21 @@ class NcnnRunner(ProgramRunner):
 
     environment = distribution = "ncnn"
 
+    def __call__(self, feeds: Mapping[str, NDArray[Any]], what: str = "") -> list[NDArray[Any]]:
+        """See `Runner.__call__`. ncnn knows no batch: it may keep a dimension of one more, or have one less."""
+        found = super().__call__(feeds, what)
+        return [_as(spec, array) for spec, array in zip(self._artifact.outputs, found, strict=True)]
+
 
 class ExecuTorchRunner(ProgramRunner):
     """ExecuTorch's Python runtime, with XNNPACK."""
 
     environment = distribution = "executorch"
+
+
+def _as(spec: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
+    """The rows in the shape that the artifact tells, where that is the same but for dimensions of one."""
+    wanted = [size for size in spec.shape[1:] if isinstance(size, int)]
+    if [size for size in wanted if size != 1] != [size for size in array.shape[1:] if size != 1]:
+        return array
+    return array.reshape(len(array), *wanted)
