@@ -94,8 +94,9 @@ def package_command(
 ) -> None:
     """Write a package of the model that RUN chose (of several, one of all), for a build system.
 
-    RUN is the folder of a run, or its edgeprune.lock. Only the lock and the file that it names are read; the file is
-    checked by its sha256. The same run gives the same bytes, wherever and whenever.
+    RUN is the folder of a run, or its edgeprune.lock; a project stands for its latest run, unless --locked. Only the
+    lock and the file that it names are read; the file is checked by its sha256. The same run gives the same bytes,
+    wherever and whenever.
     """
     from edgeprune.pipeline.package import Depfile, Options, package
 
@@ -113,11 +114,30 @@ def package_command(
         offline=offline,
         depfile=None if depfile is None else Depfile(depfile, target),
     )
+    if not locked:
+        runs = tuple(_latest(run) for run in runs)
     packaged = package(runs, output, kind=kind, options=options)
     if json_output:
         emit(_data(packaged))
     elif not quiet:
         _show(packaged)
+
+
+def _latest(run: str) -> str:
+    """The latest run of a project, with the name that was given; any other RUN as it is."""
+    from edgeprune.pipeline.package import split_name
+
+    name, path = split_name(run)
+    if not (Path(path) / "edgeprune.yaml").is_file():
+        return run
+    from edgeprune.cli.project import latest_run
+    from edgeprune.records.project import load_project
+
+    runs = load_project(Path(path)).runs
+    latest = latest_run(runs)
+    if latest is None:
+        raise UsageError(f"there is no run in {runs}", hint=f"start one: edgeprune run {path}")
+    return str(latest) if name is None else f"{name}={latest}"
 
 
 def _data(packaged: Packaged) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from edgeprune.pipeline.locking import read_locked, relock
 from edgeprune.pipeline.offline import no_network
 from edgeprune.records import lock
 
-__all__ = ["Depfile", "Options", "Packaged", "package"]
+__all__ = ["Depfile", "Options", "Packaged", "package", "split_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def package(runs: Sequence[str], output: Path, *, kind: str, options: Options | 
         if options.offline:
             stack.enter_context(no_network())
         packager: Packager = registry.create("packagers", kind)
-        locks = [(name, _lock_path(Path(run), locked=options.locked)) for name, run in map(_named, runs)]
+        locks = [(name, _lock_path(Path(run), locked=options.locked)) for name, run in map(split_name, runs)]
         contents = _contents(locks, options)
         files = build(packager, contents, sign=_signer(options.sign))
     if write.archive_suffix(output) is None:
@@ -90,8 +90,8 @@ def package(runs: Sequence[str], output: Path, *, kind: str, options: Options | 
     return Packaged(output, packager.name, contents, files, changed)
 
 
-def _named(run: str) -> tuple[str | None, str]:
-    """The name and the path of "NAME=RUN"; a path that exists is one, whatever it is called."""
+def split_name(run: str) -> tuple[str | None, str]:
+    """The name and the path of "NAME=RUN"; a path that exists is one, whatever it is called. Raises UsageError."""
     name, equals, path = run.partition("=")
     if not equals or Path(run).exists():
         return None, run

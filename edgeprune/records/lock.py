@@ -77,7 +77,7 @@ def lock_of(result: Result, artifact: Artifact) -> Lock:
         budget=result.budget.to_json(),
         figures=dict(best.figures),
         dense=dict(result.dense.figures),
-        device={name: measured_on[name] for name in _DEVICE if measured_on.get(name) is not None},
+        device={name: measured_on[name] for name in _DEVICE if measured_on.get(name) not in (None, "")},
         inputs=digests,
         versions=versions,
         params=best.details.get("params"),

@@ -128,6 +128,16 @@ def test_a_run_without_a_lock_gets_one_unless_locked(
     assert (clone / "edgeprune.lock").read_bytes() == lock
 
 
+def test_a_project_stands_for_its_latest_run_unless_locked(
+    accepted_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = accepted_run.parents[1]
+    named = as_json(capsys, f"words={project}", "--for", "c", "-o", tmp_path / "out")
+    assert [model["identifier"] for model in named["models"]] == ["words"]
+    assert run_cli(["package", str(project), "--for", "c", "-o", str(tmp_path / "other"), "--locked"]) == 2
+    assert "there is no lock" in capsys.readouterr().err
+
+
 def test_the_published_schema_fits_what_is_written(
     accepted_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
