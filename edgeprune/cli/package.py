@@ -163,6 +163,9 @@ def _show(packaged: Packaged) -> None:
     for model in contents.models:
         size = format_size(len(model.data))
         click.echo(f"{model.identifier}: {model.artifact.format}, {size}, sha256 {model.artifact.sha256[:16]}…")
-    changed = f"{len(packaged.changed)} of them written" if packaged.changed else "nothing had changed"
+    written = [path for path in packaged.changed if path in packaged.files]
+    changed = f"{len(written)} of them written" if written else "nothing had changed"
+    if packaged.output.is_file():
+        changed = "written" if packaged.changed else "nothing had changed"
     click.echo(f"{packaged.output}: {contents.name} {contents.version} for {packaged.kind}, ", nl=False)
     click.echo(f"{len(packaged.files)} files, {changed}; README.md says how to use it")

@@ -141,7 +141,7 @@ def signature_names(model: Any) -> "tuple[list[str], list[str]]":
 
 
 def specs(model: Any) -> "dict[str, Any]":
-    """Names, types and shapes of inputs and outputs."""
+    """Names, types and shapes of inputs and outputs; of those that are integers for reals, scale and zero point."""
     from ai_edge_litert import schema_py_generated as schema
 
     kinds = {number: kind.lower() for kind, number in vars(schema.TensorType).items() if not kind.startswith("_")}
@@ -152,11 +152,23 @@ def specs(model: Any) -> "dict[str, Any]":
                 "name": own.decode(),
                 "dtype": kinds[tensors[index].type],
                 "shape": [int(size) for size in ([] if tensors[index].shape is None else tensors[index].shape)],
+                **quantisation(tensors[index]),
             }
             for own, index in signature_entries(model, part)
         ]
         for part in ("inputs", "outputs")
     }
+
+
+def quantisation(tensor: Any) -> "dict[str, Any]":
+    """What the integers of a tensor stand for, where it has one scale for all of them."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    known = tensor.quantization
+    scales = None if known is None else known.scale
+    if tensor.type == schema.TensorType.FLOAT32 or scales is None or len(scales) != 1:
+        return {}
+    return {"scale": float(scales[0]), "zero_point": 0 if known.zeroPoint is None else int(known.zeroPoint[0])}
 
 
 def integer_weights(model: Any) -> int:
