@@ -6,30 +6,21 @@ An attempt to measure that fails is a finding with its reason, and passes nothin
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from edgeprune.errors import CannotMeasureError, StorageError, UsageError
-from edgeprune.export import manifest
-from edgeprune.measure.pool import Pool, PoolMeasurement
-from edgeprune.pipeline.devices import open_devices
-from edgeprune.pipeline.subject import Subject, reading_of, recorded
+from edgeprune.errors import StorageError, UsageError
+from edgeprune.pipeline.check_measuring import measured
+from edgeprune.pipeline.subject import Subject, recorded
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records import gate as gates
-from edgeprune.records.budget import Budget, LimitCheck, State
-from edgeprune.records.figures import Figure, Figures, figures_of
-from edgeprune.records.gate import Gate, GateCheck, Origin, Reading
+from edgeprune.records.budget import LimitCheck, State
+from edgeprune.records.figures import Figure, Figures
+from edgeprune.records.gate import Gate, GateCheck, Reading
 from edgeprune.records.gate_policy import LEVELS, Policy
-from edgeprune.records.measurement import Measurement, Outcome
-from edgeprune.records.profile import load_profile
-from edgeprune.records.project import DeviceSettings, Project
+from edgeprune.records.project import DeviceSettings
 from edgeprune.report.gate import since
-
-if TYPE_CHECKING:
-    from edgeprune.measure.session import Session
 
 __all__ = ["check", "device_of_run", "judge", "read_baseline"]
 
@@ -54,7 +45,7 @@ def check(
             "there is nothing to check: no limit is given",
             hint="give --budget FILE, or limits like --max-latency 30ms",
         )
-    if subject.result is None and any(_is_of_dense(policy, limit.metric) for limit in policy.limits):
+    if subject.result is None and policy.is_of_dense:
         raise UsageError(
             f"a limit is relative to the dense model, which {subject.name} does not know",
             hint="name the run in place of the file, or give absolute limits",
@@ -66,7 +57,7 @@ def check(
         reading, dense = recorded(subject, now), dict(subject.dense)
         reading = _not_older(reading, max_age_s)
     else:
-        reading, dense = _measured(subject, policy, device, progress)
+        reading, dense = measured(subject, policy, device, progress)
         if subject.accuracy is not None and any(limit.is_accuracy for limit in policy.limits):
             notes.append("the accuracy is as the run evaluated it; all else was measured now")
     if baseline is None and any(part.limits for part in policy.regression.values()):
@@ -120,56 +111,6 @@ def device_of_run(subject: Subject) -> DeviceSettings:
     )
 
 
-def _measured(
-    subject: Subject, policy: Policy, device: DeviceSettings, progress: Progress
-) -> tuple[Reading, dict[str, Figure]]:
-    """The subject's figures as of now, and the dense model's where a limit needs them."""
-    profile = load_profile(device.profile)
-    needs_dense = any(limit.relative for level in LEVELS for limit in policy.budget[level].limits)
-    project = Project(task="", path=Path(), device=device)
-    dense: dict[str, Figure] = dict(subject.dense)
-    try:
-        with open_devices(project, profile, Budget(policy.limits), progress) as devices:
-            if needs_dense:
-                dense = _dense_now(subject, devices)
-            return _read(subject, devices.measure(subject.artifact), device.judge), dense
-    except StorageError:
-        raise
-    except CannotMeasureError as error:
-        outcome = error.outcome or Outcome.LOST.value
-        failed = Measurement(subject.artifact.sha256, Outcome.LOST, None, message=error.message)
-        figures = {
-            name: replace(figure, missing=f"{outcome}: {error.message}") if figure.value is None else figure
-            for name, figure in figures_of(failed, subject.artifact, subject.accuracy).items()
-        }
-        targets = device.targets or (device.target,)
-        origin = Origin("measured", outcome, error.message, error.hint or "", targets=targets, profile=profile.name)
-        artifact = subject.artifact
-        return Reading(subject.name, artifact.path.name, artifact.sha256, figures, {}, origin), dense
-
-
-def _dense_now(subject: Subject, devices: Session | Pool) -> dict[str, Figure]:
-    """The dense model on the same devices; its metric as the run evaluated it."""
-    accuracy = {name: figure for name, figure in subject.dense.items() if name == "accuracy"}
-    path = subject.dense_artifact
-    if path is None or not path.is_file():
-        missing = f"the dense model's file {path} is gone: a share of it cannot be checked"
-        return {**{name: Figure(None, missing=missing) for name in subject.dense}, **accuracy}
-    artifact = manifest.read(path)
-    measured = devices.measure(artifact)
-    if isinstance(measured, PoolMeasurement):
-        return {**measured.figures(artifact, None), **accuracy}
-    return {**figures_of(measured, artifact, None), **accuracy}
-
-
-def _read(subject: Subject, measured: Measurement | PoolMeasurement, judge: str) -> Reading:
-    if not isinstance(measured, PoolMeasurement):
-        return reading_of(subject, (measured,), source="measured")
-    found = reading_of(subject, tuple(measured.parts.values()), source="measured", judge=judge)
-    origin = replace(found.origin, outcome=measured.outcome.value, message=measured.message)
-    return replace(found, figures=measured.figures(subject.artifact, subject.accuracy), origin=origin)
-
-
 def _not_older(reading: Reading, max_age_s: float | None) -> Reading:
     """The reading; too old, its device's figures count as missing."""
     age_s = reading.origin.age_s
@@ -184,13 +125,6 @@ def _not_older(reading: Reading, max_age_s: float | None) -> Reading:
         name: figure if name in stays else Figure(None, missing=reason) for name, figure in reading.figures.items()
     }
     return replace(reading, figures=figures, origin=replace(reading.origin, outcome="TOO_OLD", message=reason))
-
-
-def _is_of_dense(policy: Policy, metric: str) -> bool:
-    limits: Mapping[str, bool] = {
-        limit.metric: limit.relative for level in LEVELS for limit in policy.budget[level].limits
-    }
-    return limits.get(metric, False)
 
 
 def _is_relative(entry: LimitCheck) -> bool:

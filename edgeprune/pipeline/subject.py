@@ -13,6 +13,7 @@ from typing import Any
 from edgeprune.errors import StorageError, UsageError
 from edgeprune.export import manifest
 from edgeprune.measure.pool import judged
+from edgeprune.pipeline.in_turn import FIGURE
 from edgeprune.pipeline.run import BEST, RESULT
 from edgeprune.records import codec
 from edgeprune.records.artifact import Artifact
@@ -20,6 +21,7 @@ from edgeprune.records.figures import Figure, figures_of
 from edgeprune.records.gate import Origin, Reading, device_of, lower_ends
 from edgeprune.records.measurement import Measurement, Outcome
 from edgeprune.records.result import Result
+from edgeprune.records.trial import Trial
 from edgeprune.search.journal import FILE_NAME as JOURNAL
 
 __all__ = ["Subject", "age_of", "load_result", "recorded", "subject_of"]
@@ -120,10 +122,7 @@ def recorded(subject: Subject, now: datetime | None = None) -> Reading:
     if best is None or found.origin.outcome != Outcome.OK.value:
         return found
     figures = {**best.figures, "size": found.figures["size"]}  # as the run judged them
-    lower = {
-        name: value for name, value in found.lower.items() if name in figures and value <= (figures[name].value or 0.0)
-    }
-    return replace(found, figures=figures, lower=lower)
+    return replace(found, figures=figures, lower=_lower(found.lower, best, subject.dense))
 
 
 def reading_of(
@@ -171,6 +170,18 @@ def age_of(started_at: str, now: datetime | None = None) -> float | None:
     if then.tzinfo is None:
         return None
     return ((now or datetime.now(timezone.utc)) - then).total_seconds()
+
+
+def _lower(lower: Mapping[str, float], best: Trial, dense: Mapping[str, Figure]) -> dict[str, float]:
+    """The lower ends; of a median in turn with the dense model, that of the ratio times the dense model's."""
+    told = list((best.details.get("in_turn") or {}).values())
+    if not told:
+        return dict(lower)
+    found = {name: value for name, value in lower.items() if name != FIGURE}
+    before, ratio = dense.get(FIGURE), told[0].get("lower")
+    if len(told) == 1 and ratio is not None and before is not None and before.value is not None:
+        found[FIGURE] = ratio * before.value
+    return found
 
 
 def _of_run(run_dir: Path, result: Result) -> Subject:

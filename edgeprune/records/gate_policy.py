@@ -55,6 +55,11 @@ class Policy:
         parts = [part[level] for part in (self.budget, self.regression) for level in LEVELS]
         return tuple(limit for part in parts for limit in part.limits)
 
+    @property
+    def is_of_dense(self) -> bool:
+        """True where a limit is a share of the dense model's figure."""
+        return any(limit.relative for level in LEVELS for limit in self.budget[level].limits)
+
     def only_warned(self, names: Iterable[str]) -> Policy:
         """What is said of these figures is a warning; "regression" stands for all regressions. Raises UsageError."""
         policy = self

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from edgeprune.cli.main import run_cli
+from edgeprune.records.trial import Stage
 from edgeprune.testing.sshd import Sshd, sshd_missing
 
 BUDGET = """
@@ -51,7 +52,10 @@ def change(path: Path, **values: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-def test_measured_now_against_the_runs_own_budget(accepted_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_measured_now_against_the_runs_own_budget(
+    accepted_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeprune.pipeline.in_turn._EFFORT", {Stage.FINAL: (3, 0.2)})
     began = datetime.now(timezone.utc) - timedelta(seconds=1)
     code, found = of_json(capsys, accepted_run, "--max-latency", "70% of dense")
     latency = next(check for check in found["checks"] if check["name"] == "latency.p50")
@@ -61,6 +65,8 @@ def test_measured_now_against_the_runs_own_budget(accepted_run: Path, capsys: py
     recorded = json.loads((accepted_run / "result.json").read_text())["dense"]["figures"]
     assert found["dense"]["latency.p50"] != recorded["latency.p50"]  # the dense model was measured again
     assert found["dense"]["accuracy"] == recorded["accuracy"]
+    assert "latency.p50" not in found["reading"]["lower"]  # it is that of runs in turn
+    assert "latency.p95" in found["reading"]["lower"]
     assert found["reading"]["origin"]["source"] == "measured"
     assert datetime.fromisoformat(found["reading"]["origin"]["started_at"]) >= began
     assert {check["name"]: check["state"] for check in found["checks"]}["size"] == "met"
@@ -187,6 +193,12 @@ def test_a_device_that_is_away(
     # What is known without the device is there, and nothing else.
     assert {entry["name"] for entry in json.loads(figures.read_text())} == {"size", "error rate"}
     assert run_cli([*away, "--max-size", "1kB"]) == 1
+
+
+def test_the_dense_model_is_gone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(run / "trials/0000")
+    assert run_cli(["check", str(run), "--max-latency", "50% of dense"]) == 3
+    assert "trials/0000/model.onnx is gone" in capsys.readouterr().err
 
 
 def test_over_ssh_and_gone_when_asked_again(accepted_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
