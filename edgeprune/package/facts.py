@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgeprune.records.lock import Lock
 
-__all__ = ["MemoryFact", "dtype_bytes", "memory_facts"]
+__all__ = ["MemoryFact", "dtype_bytes", "memory_facts", "quantised"]
 
 _WIDTHS = {"bool": 1, "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8} | {
     f"{sign}int{bits}": bits // 8 for sign in ("", "u") for bits in (8, 16, 32, 64)
@@ -38,8 +38,16 @@ def memory_facts(lock: Lock) -> tuple[MemoryFact, ...]:
         found.append(MemoryFact("peak_memory", math.ceil(bound), peak.kind, f"{peak.kind}{where}{by}: {how}"))
     if lock.activation_bytes is not None:
         how = "estimated: the largest sum of float32 activations alive at once at batch 1, without the runtime's own"
+        if quantised(lock):
+            how += "; in int8 it is less"
         found.append(MemoryFact("arena", lock.activation_bytes, "estimated", how))
     return tuple(found)
+
+
+def quantised(lock: Lock) -> str | None:
+    """How the file was quantised ("int8 per channel ..."), None where it computes in floating point."""
+    found = lock.artifact.provenance.get("quantised")
+    return None if found is None else str(found)
 
 
 def dtype_bytes(dtype: str) -> int | None:

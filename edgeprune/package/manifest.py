@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from edgeprune.package.base import Contents, Model
-from edgeprune.package.facts import memory_facts
+from edgeprune.package.facts import memory_facts, quantised
 
 __all__ = ["SCHEMA", "manifest", "manifest_schema"]
 
@@ -34,6 +34,7 @@ def _model(model: Model) -> dict[str, Any]:
         "identifier": model.identifier,
         "file": model.file_name,
         "format": artifact.format,
+        "quantised": quantised(lock),
         "sha256": artifact.sha256,
         "size_bytes": artifact.size_bytes,
         "inputs": [spec.to_json() for spec in artifact.inputs],
@@ -62,6 +63,7 @@ def manifest_schema() -> dict[str, Any]:
         identifier={"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_]*$"},
         file={"type": "string", "pattern": "^[A-Za-z0-9._-]+$", "description": "what the artifact is called"},
         format={"type": "string", "examples": ["onnx", "tflite", "executorch", "ncnn"]},
+        quantised={**_or_null("string"), "description": "how; null where it computes in floating point"},
         sha256=_SHA256,
         size_bytes=_COUNT,
         inputs={"type": "array", "items": _TENSOR},

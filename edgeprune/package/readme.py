@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeprune.package.base import Contents, Model
-from edgeprune.package.facts import memory_facts
+from edgeprune.package.facts import memory_facts, quantised
 from edgeprune.records.artifact import TensorSpec
 from edgeprune.records.figures import format_figure
 
@@ -33,10 +33,11 @@ Where there is a `SHA256SUMS.sig`, it is an Ed25519 signature of that file; with
 
 def _model(model: Model) -> str:
     artifact, lock = model.artifact, model.lock
+    what = (artifact.format, quantised(lock), format_figure("size", artifact.size_bytes))
     lines = [
         f"## {model.identifier}",
         "",
-        f"- {artifact.format}, {format_figure('size', artifact.size_bytes)}, sha256 `{artifact.sha256}`",
+        f"- {', '.join(part for part in what if part)}, sha256 `{artifact.sha256}`",
         *(f"- input {_tensor(spec)}" for spec in artifact.inputs),
         *(f"- output {_tensor(spec)}" for spec in artifact.outputs),
     ]

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 from edgeprune.package.base import Contents, Model
-from edgeprune.package.facts import memory_facts
+from edgeprune.package.facts import memory_facts, quantised
 from edgeprune.records.artifact import TensorSpec
 
 __all__ = ["bill_of_materials"]
@@ -125,6 +125,7 @@ def _properties(model: Model) -> list[dict[str, str]]:
     lock = model.lock
     facts = {
         "format": model.artifact.format,
+        "quantised": quantised(lock),
         "size_bytes": model.artifact.size_bytes,
         "candidate": lock.candidate,
         "params": lock.params,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -92,6 +93,18 @@ def test_the_manifest_holds_to_its_schema(made: Contents) -> None:
     jsonschema.Draft202012Validator(schema).validate(data)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(schema).validate({**data, "more": 1})
+
+
+def test_a_quantised_file_says_so_everywhere() -> None:
+    lock = example_lock(b"digits")
+    artifact = replace(lock.artifact, provenance={"quantised": "int8 per channel"})
+    files = build(TarPackager(), contents(Model("digits", replace(lock, artifact=artifact), b"digits")))
+    found = json.loads(files["manifest.json"].data)["models"][0]
+    assert found["quantised"] == "int8 per channel"
+    assert found["memory"]["arena"]["source"].endswith("; in int8 it is less")
+    properties = json.loads(files["sbom.cdx.json"].data)["components"][0]["properties"]
+    assert {"name": "edgeprune:quantised", "value": "int8 per channel"} in properties
+    assert b"- onnx, int8 per channel, 6 B, sha256" in files["README.md"].data
 
 
 def test_the_manifest_says_measured_or_estimated() -> None:
