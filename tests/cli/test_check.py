@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import xml.etree.ElementTree as ET
@@ -204,7 +205,7 @@ def test_the_dense_model_is_gone(run: Path, capsys: pytest.CaptureFixture[str]) 
 def test_over_ssh_and_gone_when_asked_again(accepted_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if missing := sshd_missing():
         pytest.skip(missing)
-    with Sshd() as server:
+    with Sshd({"EDGEPRUNE_LOCK": os.environ["EDGEPRUNE_LOCK"]}) as server:
         options = ("--target", server.url, "--profile", str(accepted_run.parents[1] / "quick.yaml"))
         code, found = of_json(capsys, accepted_run, *options, "--max-latency", "10s")
         assert code == 0
