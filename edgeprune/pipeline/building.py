@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["CHECKPOINT", "Builder", "Built", "artifact_path", "shortened", "trial_seed", "write_json"]
 
 CHECKPOINT = "finetune.safetensors"
+GRAPH = "model.pt2"
 _REFERENCE = Stage.MEASURE  # of the dense network; as a final trial it is one like all others
-_FLOAT = "float"
 _SHORT = 6  # the share of the epochs that a short fine-tuning has, as a divisor
 
 
@@ -86,13 +86,12 @@ class Builder:
             if pruned.verification is not None:
                 details["verification_error"] = pruned.verification.relative_error
             if stage is Stage.FINAL:
-                pruned.save(folder / "model.pt2")
+                pruned.save(folder / GRAPH)
         cost = model.cost()
         details.update(params=cost.params, macs=cost.macs, peak_activation_bytes=cost.peak_activation_bytes)
         artifact: Artifact | None = None
         if self.quantisation is not None and self.quantises(candidate, stage):
-            path = artifact_path(folder, self.format)
-            accuracy, artifact, more = self._int8(self.quantisation, model, candidate, stage, path)
+            accuracy, artifact, more = self._int8(self.quantisation, model, candidate, stage, folder)
             details.update(more)
         else:
             accuracy = self.metric(model.module, candidate)
@@ -120,28 +119,24 @@ class Builder:
         return accuracy
 
     def _int8(
-        self, how: Quantisation, model: Captured | Pruned, candidate: Candidate, stage: Stage, path: Path
+        self, how: Quantisation, model: Captured | Pruned, candidate: Candidate, stage: Stage, folder: Path
     ) -> tuple[float, Artifact, dict[str, Any]]:
-        """The metric of the int8 file, the file, details. A final trial keeps the float file, and tells its metric."""
-        from edgeprune.export.manifest import manifest_path
-        from edgeprune.pipeline.quantisation import quantise
+        """The metric of the int8 file, the file, details. A final trial is trained for int8 where that is needed."""
+        from edgeprune.pipeline.quantised_trial import QuantisedTrial, Training
 
-        source = export(model, path.with_stem(_FLOAT), format=self.format)
-        found = quantise(model, source, path, how)
-        accuracy = self.metric(found.module, candidate)
-        quantised: dict[str, Any] = {
-            "scheme": how.scheme.key,
-            "calibrated_on": how.calibration.origin,
-            "sqnr_db": found.sqnr_db,
-            "float_size_bytes": source.size_bytes,
-        }
-        if stage is Stage.FINAL:
-            quantised["float_accuracy"] = self.metric(model.module, candidate)
-        else:
-            source.path.unlink()
-            manifest_path(source.path).unlink()
-        details = {"parity_error": source.provenance.get("parity_error"), "quantised": quantised}
-        return accuracy, found.artifact, details
+        path = artifact_path(folder, self.format)
+        trial = QuantisedTrial(how, path, self.format, lambda module: self.metric(module, candidate))
+        if stage is not Stage.FINAL:
+            return trial.measured(model)
+        training = None
+        settings = shortened(self.recovery)
+        if self.task.trainable and settings.epochs:
+            seed = trial_seed(self.seed, candidate)
+            training = Training(self.task, settings, self.captured.module, seed, self.progress)
+        accuracy, artifact, details, final = trial.final(model, training)
+        if final is not model:
+            final.save(folder / GRAPH)  # type: ignore[union-attr]  # a copy, which can be saved
+        return accuracy, artifact, details
 
     def _recover(self, pruned: Pruned, candidate: Candidate, stage: Stage, folder: Path) -> dict[str, Any]:
         """Get accuracy back as far as the stage goes; what was done."""

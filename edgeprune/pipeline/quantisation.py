@@ -56,11 +56,12 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quantisation:
-    """How the networks of a run become int8."""
+    """How the networks of a run become int8. `least_accuracy` is what the budget asks of them, None where nothing."""
 
     quantizer: Quantizer
     scheme: Scheme
     calibration: Calibration
+    least_accuracy: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -61,8 +61,6 @@ from edgeprune.search.journal import Journal
 from edgeprune.search.loop import SearchLimits, search
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from edgeprune.pipeline.task import CheckedTask
     from edgeprune.records.trial import Trial
 
@@ -119,10 +117,10 @@ def run(
         int8: dict[str, Any] = {}
         if project.export.is_quantised:
             how, int8 = quantisation(
-                builder, project.export, session, run_dir, reuse=bool(journal.trials), progress=progress
+                builder, project.export, budget, session, run_dir, reuse=bool(journal.trials), progress=progress
             )
             builder = replace(builder, quantisation=how)
-        executor = _executor(project, task, model, journal, progress, scheme=int8.get("scheme"))
+        executor = _executor(project, lambda: Plan.of(project, task, model, builder.quantisation), journal, progress)
         evaluate = Trials(builder, devices, run_dir, progress, Sentinel(), executor, in_turn=is_relative(budget))
         if executor is not None:
             stack.enter_context(executor)
@@ -191,9 +189,7 @@ def new_run_dir(runs: Path) -> Path:
     raise StorageError(f"cannot make a new folder in {runs}", hint="name one with --run-dir")
 
 
-def _executor(
-    project: Project, task: CheckedTask, model: nn.Module, journal: Journal, progress: Progress, *, scheme: str | None
-) -> Executor | None:
+def _executor(project: Project, plan: Callable[[], Plan], journal: Journal, progress: Progress) -> Executor | None:
     """What builds trials ahead; None where there is one local worker, which is this process."""
     settings = project.executor
     if settings.kind == "local" and settings.workers == 1:
@@ -204,7 +200,7 @@ def _executor(
         journal.add_attempt(number, "WORKER_DIED", message)
         progress.say(f"trial {number}: {message}; it was done again")
 
-    return make(Plan.of(project, task, model, scheme=scheme), settings, on_lost, progress)
+    return make(plan(), settings, on_lost, progress)
 
 
 def _with_drift(result: Result, trials: Sequence[Trial]) -> Result:

@@ -17,7 +17,9 @@ from edgeprune.pipeline.kept import keep, read_kept
 from edgeprune.pipeline.quantisation import Quantisation, calibration_of, device_difference, quantise, quantizer_of
 from edgeprune.pipeline.quantisation import scheme_of as scheme_named
 from edgeprune.progress import SILENT, Progress
+from edgeprune.records.budget import Budget
 from edgeprune.records.candidate import Candidate
+from edgeprune.records.figures import Figure
 
 if TYPE_CHECKING:
     from edgeprune.measure.session import Session
@@ -56,6 +58,7 @@ class Tried:
 def quantisation(
     builder: Builder,
     settings: ExportSettings,
+    budget: Budget,
     session: Session,
     folder: Path,
     *,
@@ -80,7 +83,10 @@ def quantisation(
         keep(path, SCHEMA, tried=[asdict(entry) for entry in tried])
     best = chosen(tried)
     progress.say(f"int8: {scheme_named(quantizer, best.scheme).name}{_why(best)}")
-    how = Quantisation(quantizer, scheme_named(quantizer, best.scheme), calibration)
+    dense = {"accuracy": Figure(best.float_accuracy)}
+    bounds = [bound for limit in budget.limits if limit.is_accuracy and (bound := limit.bound(dense)) is not None]
+    least = max(bounds, default=None)
+    how = Quantisation(quantizer, scheme_named(quantizer, best.scheme), calibration, least)
     return how, {
         "scheme": best.scheme,
         "calibrated_on": calibration.origin,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgeprune.pipeline.building import Built
+    from edgeprune.pipeline.quantisation import Quantisation
     from edgeprune.pipeline.task import CheckedTask
 
 __all__ = ["Executor", "ExecutorFactory", "OnLost", "Plan"]
@@ -47,9 +48,10 @@ class Plan:
     threads: int
     scheme: str | None = None  # of int8; None: float
     calibration: str | None = None  # a file of examples; None: the task's
+    least_accuracy: float | None = None  # that is asked of int8
 
     @classmethod
-    def of(cls, project: Project, task: CheckedTask, model: nn.Module, *, scheme: str | None = None) -> Plan:
+    def of(cls, project: Project, task: CheckedTask, model: nn.Module, int8: Quantisation | None = None) -> Plan:
         """The plan of a run."""
         return cls(
             task=project.task,
@@ -60,7 +62,8 @@ class Plan:
             format=project.export.format,
             seed=project.search.seed,
             threads=project.executor.cpus,
-            scheme=scheme,
+            scheme=None if int8 is None else int8.scheme.key,
+            least_accuracy=None if int8 is None else int8.least_accuracy,
             calibration=None if project.export.calibration is None else str(project.export.calibration),
         )
 

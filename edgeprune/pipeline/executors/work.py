@@ -127,4 +127,4 @@ def _builder(text: str) -> tuple[Builder, _Notes]:
 
     file = None if plan.calibration is None else Path(plan.calibration)
     how = quantisation_of(captured, task, (plan.format, plan.scheme), file, plan.seed)
-    return replace(builder, quantisation=how), notes
+    return replace(builder, quantisation=replace(how, least_accuracy=plan.least_accuracy)), notes
