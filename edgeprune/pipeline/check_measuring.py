@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgeprune.errors import CannotMeasureError, StorageError
 from edgeprune.export import manifest
-from edgeprune.measure.pool import PoolMeasurement
+from edgeprune.measure.pool import Pool, PoolMeasurement
 from edgeprune.pipeline.devices import open_devices
 from edgeprune.pipeline.in_turn import FIGURE, compared, figures_in_turn, is_relative
 from edgeprune.pipeline.subject import Subject, reading_of
@@ -48,13 +48,14 @@ def measured(
     try:
         with open_devices(project, profile, Budget(policy.limits), progress) as devices:
             if reference is None:
-                return _reading(subject, devices.measure(subject.artifact), device.judge), dense
+                reading = _reading(subject, devices.measure(subject.artifact), device.judge)
+                return _of_all(reading, devices), dense
             before, now = devices.measure(reference), devices.measure(subject.artifact)
             reading = _reading(subject, now, device.judge)
             if is_relative(limits) and before.outcome is now.outcome is Outcome.OK:
                 comparisons = compared(devices, subject.artifact, reference, Stage.FINAL)
                 reading = _in_turn(subject, reading, comparisons, before, now)
-            return reading, {**_figures(before, reference), **_accuracy(dense)}
+            return _of_all(reading, devices), {**_figures(before, reference), **_accuracy(dense)}
     except StorageError:
         raise
     except CannotMeasureError as error:
@@ -96,6 +97,16 @@ def _reading(subject: Subject, now: Measured, judge: str) -> Reading:
         return found
     origin = replace(found.origin, outcome=now.outcome.value, message=now.message)
     return replace(found, figures=now.figures(subject.artifact, subject.accuracy), origin=origin)
+
+
+def _of_all(reading: Reading, devices: object) -> Reading:
+    """The reading; where a device of a pool was left out, it is not that of the devices that were asked for."""
+    left_out = devices.left_out if isinstance(devices, Pool) else {}
+    if not left_out:
+        return reading
+    message = "; ".join(f"{target} was left out: {why}" for target, why in left_out.items())
+    hint = "bring it back, or leave it out of the targets"
+    return replace(reading, origin=replace(reading.origin, outcome=Outcome.LOST.value, message=message, hint=hint))
 
 
 def _in_turn(
