@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 
 from edgeprune.cli.main import run_cli
@@ -136,6 +137,19 @@ def test_a_project_stands_for_its_latest_run_unless_locked(
     assert [model["identifier"] for model in named["models"]] == ["words"]
     assert run_cli(["package", str(project), "--for", "c", "-o", str(tmp_path / "other"), "--locked"]) == 2
     assert "there is no lock" in capsys.readouterr().err
+
+
+def test_the_pruned_network_computes_in_c_what_it_computes_in_python(accepted_run: Path, tmp_path: Path) -> None:
+    from tests.package.c_runtime import in_c, in_python
+
+    command = ["package", str(accepted_run), "--for", "c", "--name", "net", "-o", str(tmp_path / "package")]
+    assert run_cli(command) == 0
+    lock = json.loads((accepted_run / "edgeprune.lock").read_text())
+    shape = [1 if isinstance(size, str) else size for size in lock["artifact"]["inputs"][0]["shape"]]
+    image = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
+    expected = in_python((accepted_run / lock["artifact"]["file"]).read_bytes(), image)
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_array_equal(in_c(tmp_path / "package", "net", image, tmp_path / "program"), expected)
 
 
 def test_the_published_schema_fits_what_is_written(
