@@ -94,13 +94,14 @@ def advise(
     """
     from edgeprune.pipeline.calibration import load_calibration
     from edgeprune.pipeline.device_check import refuse_unhealthy
+    from edgeprune.pipeline.runtimes import local_options, use_runtime_for
     from edgeprune.pipeline.variants import Variants, calibration_batches
     from edgeprune.records.profile_match import check_architecture, differences
     from edgeprune.targets.parse import open_target
 
     kind = load_profile(profile) if isinstance(profile, (str, Path)) else profile
     limits = kind.budget.override(budget or Budget())
-    device = open_target(target) if isinstance(target, str) else target
+    device = open_target(target, **local_options(target, format)) if isinstance(target, str) else target
     examples = [] if calibration is None else load_calibration(Path(calibration), captured)
     fitted, judges, origin = calibration_batches(captured, task, examples, seed)
     energy = any(limit.figure == "energy" for limit in limits.limits)
@@ -109,6 +110,7 @@ def advise(
         Session(device, kind, progress=progress, energy=energy) as session,
     ):
         check_architecture(kind, session.machine, device.name)
+        use_runtime_for(session, format)
         refuse_unhealthy(session, progress)
         variants = Variants(captured, task, Path(folder), fitted, judges, format, seed, progress)
         scale = _Scale.of(variants.dense(), session, limits, workers)

@@ -35,6 +35,7 @@ def compare(
     """
     from edgeprune.export import manifest
     from edgeprune.measure.session import Session
+    from edgeprune.pipeline.runtimes import local_options
     from edgeprune.records.profile import load_profile
     from edgeprune.records.profile_match import check_architecture, differences
     from edgeprune.targets.parse import open_target
@@ -43,9 +44,10 @@ def compare(
         raise UsageError(f"{workers} worker processes give no interval", hint="3 is the least, 8 the default")
     one, other = (item if isinstance(item, Artifact) else manifest.read(Path(item)) for item in (artifact, against))
     kind = load_profile(profile) if isinstance(profile, (str, Path)) else profile
-    device = open_target(target, **options) if isinstance(target, str) else target
-    with Session(device, kind, policy=policy, progress=progress) as session:
-        check_architecture(kind, session.machine, device.name)
+    if isinstance(target, str):
+        target = open_target(target, **{**local_options(target, one.format), **options})
+    with Session(target, kind, policy=policy, progress=progress) as session:
+        check_architecture(kind, session.machine, target.name)
         compared = session.compare(one, other, workers=workers)
         unlike = (f"not as the profile {kind.name!r} says: {text}" for text in differences(kind, session.machine))
         return replace(compared, warnings=(*unlike, *compared.warnings))

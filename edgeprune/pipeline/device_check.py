@@ -109,9 +109,10 @@ def refuse_unhealthy(session: Session, progress: Progress = SILENT) -> None:
 
 def _runtime(session: Session, bootstrap: Bootstrap) -> Finding:
     from edgeprune.pipeline.golden import run_golden
+    from edgeprune.pipeline.runtimes import missing_runtime_hint
 
     where, wanted = session.target.name, session.policy.runtime
-    fix = f"edgeprune device setup {where}"
+    fix = missing_runtime_hint(where, wanted)
     if wanted != "onnxruntime":
         found = session.runtimes.get(wanted, {})
         if "version" in found:

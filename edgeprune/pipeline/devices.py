@@ -10,6 +10,7 @@ from edgeprune.measure.pool import Pool, Quiet
 from edgeprune.measure.session import Session
 from edgeprune.pipeline.device_check import refuse_unhealthy
 from edgeprune.pipeline.run_checks import targets_of
+from edgeprune.pipeline.runtimes import use_runtime_for
 from edgeprune.progress import Progress
 from edgeprune.records.profile_match import check_architecture, differences
 
@@ -39,6 +40,7 @@ def open_devices(
         check_architecture(profile, session.machine, session.target.name)
         for text in differences(profile, session.machine):
             shown.say(f"warning: the device is not what the profile {profile.name!r} says: {text}")
+        use_runtime_for(session, project.export.format)
         refuse_unhealthy(session, shown)
 
     sessions = [Session(target, profile, progress=shown, wait_s=_WAIT_S, energy=energy) for target in targets]

@@ -40,15 +40,17 @@ def measure(
     """
     from edgeprune.export import manifest
     from edgeprune.measure.session import Session
+    from edgeprune.pipeline.runtimes import local_options
     from edgeprune.records.profile import load_profile
     from edgeprune.records.profile_match import check_architecture, differences
     from edgeprune.targets.parse import open_target
 
     found = artifact if isinstance(artifact, Artifact) else manifest.read(Path(artifact))
     kind = load_profile(profile) if isinstance(profile, (str, Path)) else profile
-    device = open_target(target, **options) if isinstance(target, str) else target
-    with Session(device, kind, policy=policy, progress=progress, energy=energy) as session:
-        check_architecture(kind, session.machine, device.name)
+    if isinstance(target, str):
+        target = open_target(target, **{**local_options(target, found.format), **options})
+    with Session(target, kind, policy=policy, progress=progress, energy=energy) as session:
+        check_architecture(kind, session.machine, target.name)
         measured = session.measure(found, sustained_s=sustained_s, recording=recording)
         return replace(
             measured,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from edgeprune.export.micro import micro_model
 from edgeprune.measure.cost_cache import CostCache, timings
 from edgeprune.pipeline.costs import Timer, cost_model, kept_timings
+from edgeprune.pipeline.runtimes import RUNTIMES
 from edgeprune.pipeline.sensitivity import with_sensitivities
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records.budget import Budget
-from edgeprune.records.operators import OperatorSignature, OperatorTiming
+from edgeprune.records.operators import MicroModel, OperatorSignature, OperatorTiming
 from edgeprune.search.base import GroupSpace, SearchSpace
 
 if TYPE_CHECKING:
@@ -81,9 +82,27 @@ def device_timer(session: Session, progress: Progress = SILENT) -> Timer:
 
     def timer(signatures: Sequence[OperatorSignature]) -> Mapping[str, OperatorTiming]:
         cache = CostCache.for_session(session)
-        found = timings(session, signatures, cache, build=micro_model, progress=progress)
+        build, untimed = _micro_models(session.policy.runtime, signatures)
+        known = [signature for signature in signatures if signature.key not in untimed]
+        found = {**timings(session, known, cache, build=build, progress=progress), **untimed}
         for warning in cache.warnings:
             progress.say(f"warning: {warning}")
         return found
 
     return timer
+
+
+def _micro_models(
+    runtime: str, signatures: Sequence[OperatorSignature]
+) -> tuple[Callable[[OperatorSignature], MicroModel], dict[str, OperatorTiming]]:
+    """What makes the small models that a runtime is timed with, and the operators that it makes none of, by key."""
+    if runtime in RUNTIMES["onnx"]:
+        return micro_model, {}
+    if runtime not in RUNTIMES["tflite"]:
+        why = f"no files of one operator are made for {runtime}"
+        return micro_model, {signature.key: OperatorTiming(error=why) for signature in signatures}
+    from edgeprune.export.tflite_micro import TfliteMicroModels
+
+    models = TfliteMicroModels()
+    reasons = {signature.key: models.why_not(signature) for signature in signatures}
+    return models, {key: OperatorTiming(error=reason) for key, reason in reasons.items() if reason}

@@ -12,6 +12,7 @@ from edgeprune.errors import ConfigError, UsageError
 from edgeprune.pipeline.calibration import check_file
 from edgeprune.pipeline.export import check_ready
 from edgeprune.pipeline.quantisation import quantizer_of, scheme_of
+from edgeprune.pipeline.runtimes import local_options
 from edgeprune.progress import Progress
 from edgeprune.records.budget import Budget
 from edgeprune.records.figures import format_figure
@@ -89,7 +90,8 @@ def targets_of(project: Project) -> tuple[Target, ...]:
             )
         given = {name: str(value) for name, value in keys.items() if value is not None and addresses[0][:4] == "ssh:"}
         return (RayTarget(executor.device, executor.address, addresses[0], given),)
-    return tuple(open_target(text, **(keys if text.startswith("ssh:") else {})) for text in addresses)
+    own = {text: keys if text.startswith("ssh:") else local_options(text, project.export.format) for text in addresses}
+    return tuple(open_target(text, **own[text]) for text in addresses)
 
 
 def run_settings(project: Project, budget: Budget) -> dict[str, Any]:
