@@ -57,12 +57,14 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "tflite": "edgeprune.export.tflite:TfliteExporter",
         "ncnn": "edgeprune.export.ncnn:NcnnExporter",
         "executorch": "edgeprune.export.executorch:ExecuTorchExporter",
+        "tensorrt": "edgeprune.export.tensorrt:TensorRtExporter",
     },
     "runners": {  # by the format's name
         "onnx": "edgeprune.export.onnx_runner:OnnxRunner",
         "tflite": "edgeprune.export.tflite_runner:TfliteRunner",
         "ncnn": "edgeprune.export.program_runner:NcnnRunner",
         "executorch": "edgeprune.export.program_runner:ExecuTorchRunner",
+        "tensorrt": "edgeprune.export.tensorrt:TensorRtRunner",
     },
     "packagers": {
         "c": "edgeprune.package.c:CPackager",

@@ -9,10 +9,8 @@ conversion goes over ONNX, so that nothing is pickled.
 
 from __future__ import annotations
 
-import io
 import re
 import tempfile
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +23,7 @@ from edgeprune.export.base import resized
 from edgeprune.export.environment import Installation, find
 from edgeprune.export.fixed_batch import fixed_program, input_specs, output_specs
 from edgeprune.export.program import ProgramError, call
+from edgeprune.export.stored import stored_zip
 from edgeprune.records.artifact import Artifact, TensorSpec
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ __all__ = ["ENVIRONMENT", "NcnnExporter", "renamed"]
 
 ENVIRONMENT = "ncnn"
 _STORAGES = ("fp32", "fp16")
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can hold
 _NAME = re.compile(r"[^\w.:/-]")  # what is no part of a blob's name: it ends at a blank, `=` makes a parameter of it
 
 
@@ -82,7 +80,7 @@ class NcnnExporter:
             weights = (folder / "model.bin").read_bytes()
         _check_layers(param, told["complaints"])
         param = renamed(param, [spec.name for spec in inputs], [spec.name for spec in outputs])
-        data = _zip({"model.param": param.encode(), "model.bin": weights})
+        data = stored_zip({"model.param": param.encode(), "model.bin": weights})
         atomic.write_bytes(path, data)
         return manifest.artifact(
             path,
@@ -164,14 +162,3 @@ def _named(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
             name += "_"
         found[name] = replace(spec, name=name)
     return tuple(found.values())
-
-
-def _zip(files: Mapping[str, bytes]) -> bytes:
-    """Not compressed: the same bytes at any time and on any machine."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in files.items():
-            info = zipfile.ZipInfo(name, _EPOCH)
-            info.create_system, info.external_attr = 3, 0o100644 << 16
-            archive.writestr(info, content)
-    return buffer.getvalue()

@@ -188,7 +188,7 @@ def test_runtime_that_another_numpy_breaks_says_so(start: Any, tmp_path: Path, m
     ("file", "message"),
     [
         ("model.tflite", "ai-edge-litert or tflite-runtime does not run in {python} (not installed): install it there"),
-        ("model.engine", "no runtime here takes '.engine' files; known are .ncnn, .onnx, .pte, .tflite"),
+        ("model.engine", "no runtime here takes '.engine' files; known are .ncnn, .onnx, .pte, .tensorrt, .tflite"),
     ],
 )
 def test_format_without_a_runtime_names_what_would_do(ready: Any, tmp_path: Path, file: str, message: str) -> None:

@@ -134,7 +134,7 @@ class Agent:
                 used = run_pass(dict(task, task="memory", idle=False), deadline, watch.beat, self.root).result()
                 memory.append(dict(used, idle_worker=idle))
         except OutcomeError as failure:
-            if failure.outcome != "NO_VMHWM":
+            if failure.outcome not in ("NO_VMHWM", "NO_FIGURE"):
                 raise
             missing["peak_memory"] = str(failure)
         watch.stage = "energy"

@@ -148,6 +148,8 @@ def energy_pass(
     except SensorError as error:
         return dict(told, missing=str(error)), []
     except OutcomeError as failure:
+        if failure.outcome == "NO_FIGURE":
+            return dict(told, missing=str(failure)), []
         if failure.outcome != "TIMEOUT":
             raise
         return dict(told, missing="TIMEOUT: {}; raise the policy's deadline".format(failure)), []

@@ -14,6 +14,8 @@ WARMUP_LIMIT = 10  # times the asked warm-up: what is not flat by then is timed 
 
 def timed_block(run: "Callable[[], object]", seconds: float, runs: int, clock: "Callable[[], int]") -> "list[int]":
     """Single runs, at least `runs` of them, until the time has passed."""
+    if hasattr(run, "series"):  # a runtime that times itself
+        return list(run.series(seconds, runs))
     start = clock()
     samples = []  # type: list[int]
     end = start
@@ -57,6 +59,8 @@ def time_runs(
     samples = array.array("q")
     next_check = task["min_runs"]
     start = clock()
+    if hasattr(run, "series"):
+        return time_series(run.series, task, clock)
     while True:
         begin = clock()
         run()
@@ -71,11 +75,24 @@ def time_runs(
             next_check = count + max(10, count // 10)
 
 
+def time_series(
+    series: "Callable[[float, int], list[int]]", task: "dict[str, Any]", clock: "Callable[[], int]"
+) -> "tuple[array.array[int], bool]":
+    """The same of a runtime that times itself, which warms up before each series."""
+    samples = array.array("q")
+    start = clock()
+    while True:
+        samples.extend(series(task["min_s"], task["min_runs"]))
+        settled = median_settled(samples, task["ci_share"])
+        if settled or len(samples) >= task["max_runs"] or clock() - start >= task["max_s"] * 1e9:
+            return samples, settled
+
+
 def latency_task(task: "dict[str, Any]", out: Frames) -> "dict[str, Any]":
     """Warm up, then time single runs until the median is known well enough, or to a cap."""
     runtime = load_runtime(task)
     run = runtime.load(task)
-    warmup, flat = warm_up(run, task)
+    warmup, flat = (0, True) if hasattr(run, "series") else warm_up(run, task)
     gc.collect()
     gc.disable()
     samples, converged = time_runs(run, task)

@@ -29,6 +29,12 @@ class Runtime:
                 raise
             raise OutcomeError("NO_RUNTIME", absent(self.name, str(error))) from error
 
+    @classmethod
+    def missing(cls) -> str:
+        """Why it is not here, and what to do; "" where the interpreter finds it, though it may still not run."""
+        found = importlib.util.find_spec(cls.package.partition(".")[0]) is not None
+        return "" if found else absent(cls.name, "not installed")
+
     @property
     def version(self) -> str:
         return str(self.module.__version__)
@@ -196,7 +202,40 @@ class ExecuTorch(Runtime):
         return run, lambda found: [("output{}".format(n), value.numpy()) for n, value in enumerate(found)]
 
 
-RUNTIMES = {kind.name: kind for kind in (OnnxRuntime, LiteRt, TfliteRuntime, Ncnn, ExecuTorch)}
+class TensorRt(Runtime):
+    """TensorRT, driven by its program trtexec; nothing of Python is needed but NumPy, where outputs are asked for."""
+
+    name = "tensorrt"
+    suffix = ".tensorrt"
+
+    def __init__(self) -> None:
+        from . import tensorrt
+
+        self.module = tensorrt
+        self.program = tensorrt.find()
+        if not self.program:
+            raise OutcomeError("NO_RUNTIME", self.missing())
+        self.numpy = importlib.import_module("numpy") if importlib.util.find_spec("numpy") else None
+
+    @classmethod
+    def missing(cls) -> str:
+        from .tensorrt import PLACES, find
+
+        where = "tensorrt does not run here: trtexec is not on the PATH, nor {}; it comes with JetPack: "
+        return "" if find() else where.format(" or ".join(PLACES)) + "sudo apt install tensorrt"
+
+    @property
+    def version(self) -> str:
+        return str(self.module.version(self.program))
+
+    def load(self, task: "dict[str, Any]") -> "Any":
+        return self.module.EngineRun(self.program, task)
+
+    def prepare(self, task: "dict[str, Any]", arrays: "list[Any]") -> "tuple[Any, Any]":
+        return lambda: self.module.outputs(self.program, task, arrays, self.numpy), lambda found: found
+
+
+RUNTIMES = {kind.name: kind for kind in (OnnxRuntime, LiteRt, TfliteRuntime, Ncnn, ExecuTorch, TensorRt)}
 
 
 def absent(name: str, reason: str) -> str:
@@ -228,11 +267,6 @@ def extract(archive: Path, suffix: str, to: Path) -> None:
                 file.write(block)
 
 
-def is_installed(kind: "Any") -> bool:
-    """True where the interpreter finds the package; it may still not run."""
-    return importlib.util.find_spec(kind.package.partition(".")[0]) is not None
-
-
 def choose(name: str, model: str) -> "list[Any]":
     """The named runtime where it takes the model's format, else all installed ones that do.
 
@@ -248,7 +282,9 @@ def choose(name: str, model: str) -> "list[Any]":
     if not fitting:
         known = ", ".join(sorted({kind.suffix for kind in RUNTIMES.values()}))
         raise OutcomeError("NO_RUNTIME", "no runtime here takes {!r} files; known are {}".format(suffix, known))
-    there = [kind for kind in fitting if is_installed(kind)]
+    there = [kind for kind in fitting if not kind.missing()]
+    if not there and len(fitting) == 1:
+        raise OutcomeError("NO_RUNTIME", fitting[0].missing())
     if not there:
         raise OutcomeError("NO_RUNTIME", absent(" or ".join(kind.name for kind in fitting), "not installed"))
     return there
@@ -270,9 +306,9 @@ def installed_task(task: "dict[str, Any]", out: Frames) -> "dict[str, Any]":  # 
     import hashlib
 
     digest = hashlib.sha256(Path(sys.argv[0]).resolve().read_bytes()).hexdigest()
-    names = [name for name, kind in sorted(RUNTIMES.items()) if is_installed(kind)]
-    missing = {name: absent(name, "not installed") for name in sorted(RUNTIMES) if name not in names}
-    return {"names": names, "missing": missing, "sha256": digest}
+    missing = {name: kind.missing() for name, kind in sorted(RUNTIMES.items())}
+    names = [name for name in missing if not missing[name]]
+    return {"names": names, "missing": {name: why for name, why in missing.items() if why}, "sha256": digest}
 
 
 def runtime_task(task: "dict[str, Any]", out: Frames) -> "dict[str, Any]":  # noqa: ARG001
