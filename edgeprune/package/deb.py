@@ -76,6 +76,7 @@ Version: {contents.version}
 Section: science
 Priority: optional
 Architecture: all
+Multi-Arch: foreign
 Maintainer: {self.maintainer}
 Installed-Size: {sum(-(-len(file.data) // 1024) for file in installed.values())}
 Description: neural networks pruned to a measured budget

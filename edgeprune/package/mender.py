@@ -44,8 +44,8 @@ class MenderPackager:
         self.directory = directory
 
     def files(self, contents: Contents) -> Mapping[str, File]:
-        """See `Packager.files`. Raises UsageError where no device type was given, nor one profile measured on."""
-        types = self.device_types or _profiles(contents)
+        """See `Packager.files`. Raises UsageError where no device type was given, and not one profile measured on."""
+        types = self.device_types or (_profile(contents),)
         directory = self.directory.replace("{name}", contents.name)
         return {
             f"{_artifact_name(contents)}.mender": File(self._artifact(contents, types, directory)),
@@ -94,15 +94,15 @@ def _json(data: Any) -> File:
     return File(json.dumps(data, separators=(",", ":")).encode())
 
 
-def _profiles(contents: Contents) -> tuple[str, ...]:
-    profiles = sorted(
-        {str(model.lock.device["profile"]) for model in contents.models if "profile" in model.lock.device}
-    )
-    usable = tuple(profile for profile in profiles if _DEVICE_TYPE.fullmatch(profile))
-    if not usable:
+def _profile(contents: Contents) -> str:
+    """The device profile that all models were measured on: what fits another device is not known."""
+    found = {str(model.lock.device.get("profile", "")) for model in contents.models}
+    profile = min(found)
+    if len(found) > 1 or not _DEVICE_TYPE.fullmatch(profile):
+        on = f"these models were measured on {' and '.join(sorted(found))}" if len(found) > 1 else "none is known"
         hint = 'what /var/lib/mender/device_type of the device says: --for "mender:device_type=raspberrypi4"'
-        raise UsageError("a Mender artifact is for a device type, and none is known", hint=hint)
-    return usable
+        raise UsageError(f"a Mender artifact is for a type of devices, and {on}", hint=hint)
+    return profile
 
 
 def _artifact_name(contents: Contents) -> str:

@@ -71,9 +71,9 @@ def _kconfig_option(model: Model) -> str:
         f"config {_option(model)}",
         f'\tbool "Model {model.identifier}"',
         "\thelp",
-        f"\t  A neural network ({model.artifact.format}), which takes",
-        f"\t  {model.artifact.size_bytes} bytes of read-only memory.",
-        f"\t  Its header is {model.identifier}.h.",
+        "\t  A neural network, pruned to a measured budget. It takes",
+        f"\t  {model.artifact.size_bytes} bytes of read-only memory; its header is",
+        f"\t  {model.identifier}.h.",
     ]
     return "\n".join(lines)
 

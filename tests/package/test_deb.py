@@ -30,7 +30,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_control_file_says_what_it_is(package: Path) -> None:
     fields = call("dpkg-deb", "--field", package / DEB)
     assert f"Package: {NAME}\nVersion: 1.2.3\n" in fields
-    assert "Architecture: all\nMaintainer: Jane Doe <jane@acme.io>\n" in fields
+    assert "Architecture: all\nMulti-Arch: foreign\nMaintainer: Jane Doe <jane@acme.io>\n" in fields
     for name in FILES.values():
         assert f"\n  * {name}, 20001 bytes, sha256\n" in fields
 

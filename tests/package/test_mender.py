@@ -116,11 +116,16 @@ def test_device_types_are_those_given() -> None:
     assert "`raspberrypi4` or `raspberrypi3`" in readme
 
 
-def test_without_a_profile_the_device_type_has_to_be_said() -> None:
-    known = model("digits", b"data")
-    unknown = replace(known, lock=replace(known.lock, device={}))
-    with pytest.raises(UsageError, match="none is known") as caught:
-        MenderPackager().files(contents(unknown))
+@pytest.mark.parametrize(
+    ("profiles", "message"),
+    [([None], "none is known"), (["a b"], "none is known"), (["pi-4", "pi-5"], "measured on pi-4 and pi-5")],
+)
+def test_device_type_has_to_be_said_where_measuring_did_not(profiles: list[str | None], message: str) -> None:
+    known = [model(f"digits_{index}", b"data") for index in range(len(profiles))]
+    devices = [{} if profile is None else {"profile": profile} for profile in profiles]
+    models = [replace(one, lock=replace(one.lock, device=on)) for one, on in zip(known, devices, strict=True)]
+    with pytest.raises(UsageError, match=message) as caught:
+        MenderPackager().files(contents(*models))
     assert "mender:device_type=" in (caught.value.hint or "")
 
 
