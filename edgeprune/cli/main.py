@@ -26,6 +26,8 @@ INTERRUPTED = 130
 INTERNAL = 70
 BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
 
+_COMPLETE = "_EDGEPRUNE_COMPLETE"  # set by a shell that asks what could come next
+
 JOURNAL = "journal.jsonl"  # where it is, a run has begun
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -97,6 +99,10 @@ class LazyGroup(click.Group):
             return None
         if all(parameter.name != "verbose" for parameter in command.params):
             command.params.append(_verbose())
+        if _COMPLETE in os.environ:
+            from edgeprune.cli.completion import teach
+
+            teach(command)
         return command
 
     def resolve_command(
@@ -129,6 +135,8 @@ _COMMANDS = {
     "check": "edgeprune.cli.check:check_command",
     "diff": "edgeprune.cli.diff:diff_command",
     "device": "edgeprune.cli.device:device_group",
+    "doctor": "edgeprune.cli.doctor:doctor_command",
+    "completion": "edgeprune.cli.completion:completion_command",
 }
 
 
@@ -158,7 +166,7 @@ def run_cli(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code. Errors go to stderr as "error: ..." and "hint: ..."."""
     invocation = Invocation(tuple(arguments))
     try:
-        if "_EDGEPRUNE_COMPLETE" in os.environ:
+        if _COMPLETE in os.environ:
             cli.main(args=list(arguments), prog_name="edgeprune", obj=invocation)
         with cli.make_context("edgeprune", list(arguments), obj=invocation) as context:
             code = cli.invoke(context)

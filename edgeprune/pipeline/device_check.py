@@ -28,10 +28,13 @@ _LOAD_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. `failed` means that nothing can be measured; `fix` says what to do."""
+    """One thing that was looked at. `failed` means that nothing can be measured; `fix` says what to do.
+
+    `absent` is not there and not needed: the fix brings it.
+    """
 
     name: str
-    state: Literal["ok", "warning", "failed"]
+    state: Literal["ok", "warning", "failed", "absent"]
     message: str
     fix: str = ""
 

@@ -14,7 +14,7 @@ from edgeprune.export.environment import ENVIRONMENTS, locate
 if TYPE_CHECKING:
     from edgeprune.measure.session import Session
 
-__all__ = ["RUNTIMES", "local_options", "missing_runtime_hint", "use_runtime_for"]
+__all__ = ["RUNTIMES", "installed", "local_options", "missing_runtime_hint", "use_runtime_for"]
 
 # By the agent's names, the one to prefer first.
 RUNTIMES: Mapping[str, tuple[str, ...]] = {
@@ -32,7 +32,7 @@ def local_options(target: str, format: str) -> dict[str, str]:  # noqa: A002  th
     if target.strip() not in ("local", "local://") or name not in ENVIRONMENTS or name not in RUNTIMES:
         return {}
     found = locate(ENVIRONMENTS[name])
-    return {} if found is None or _is_here(RUNTIMES[name][0]) else {"python": str(found[0])}
+    return {} if found is None or installed(RUNTIMES[name][0]) else {"python": str(found[0])}
 
 
 def use_runtime_for(session: Session, format: str) -> None:  # noqa: A002
@@ -68,9 +68,9 @@ def missing_runtime_hint(where: str, runtime: str) -> str:
     return f"pip install {runtime} there, in any interpreter, and name that: '{example}'"
 
 
-def _is_here(distribution: str) -> bool:
+def installed(distribution: str) -> str:
+    """The version of a distribution in this interpreter, "" where it is not there; nothing is imported."""
     try:
-        version(distribution)
+        return version(distribution)
     except PackageNotFoundError:
-        return False
-    return True
+        return ""
