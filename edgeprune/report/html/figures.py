@@ -156,7 +156,7 @@ def _value(view: View, trial: Trial, name: str) -> Html:
     figure = trial.figures.get(name, Figure(None, missing="not measured"))
     other = view.result.dense.figures.get(name)
     if figure.value is None:
-        said = trial is view.best and other is not None and other.missing == figure.missing
+        said = trial is view.best and other is not None and figure.missing.endswith(other.missing or "?")
         return tag("span", "missing", None if said else tag("span", figure.missing, class_="why"), class_="missing")
     like = None if other is None else other.value
     text = interval(name, figure, view.measurements.get(trial.number), like)

@@ -3,8 +3,10 @@
 // All of the report is readable without this: it sorts the trials, shows tips at once, and opens details for printing.
 (() => {
   const tip = document.getElementById("tip");
+  let shown = null; // [point, text]
 
   function show(point, text) {
+    shown = [point, text];
     tip.textContent = text;
     tip.hidden = false;
     const at = point.getBoundingClientRect();
@@ -12,7 +14,7 @@
     tip.style.left = `${Math.max(8, Math.min(left, document.documentElement.clientWidth - tip.offsetWidth - 8))}px`;
     tip.style.top = `${at.top > tip.offsetHeight + 12 ? at.top - tip.offsetHeight - 4 : at.bottom + 4}px`;
   }
-  const hide = () => { tip.hidden = true; };
+  const hide = () => { shown = null; tip.hidden = true; };
 
   for (const title of document.querySelectorAll("svg.area title")) {
     const owner = title.parentElement;
@@ -24,7 +26,7 @@
     owner.addEventListener("blur", hide);
   }
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
-  document.addEventListener("scroll", hide, { passive: true });
+  addEventListener("scroll", () => { if (shown) show(...shown); }, { passive: true, capture: true });
 
   const table = document.querySelector("table.trials");
   const body = table.tBodies[0];
