@@ -157,6 +157,14 @@ def _against(entry: LimitCheck, baseline: Reading, unlike: str) -> LimitCheck:
         return replace(entry, state=State.UNKNOWN, bound=None, headroom=None, reason=unlike)
     if entry.bound is None and entry.value is not None:
         reference = baseline.figures.get(name)
-        why = f": {reference.missing}" if reference is not None and reference.missing else ""
-        return replace(entry, reason=f"the baseline's figure is missing{why}")
+        return replace(entry, reason=_no_reference(reference))
     return entry
+
+
+def _no_reference(reference: Figure | None) -> str:
+    """Why nothing can be relative to the baseline's figure."""
+    if reference is None or reference.value is None:
+        why = f": {reference.missing}" if reference is not None and reference.missing else ""
+        return f"the baseline's figure is missing{why}"
+    what = "was only estimated" if reference.kind != "measured" else f"is {reference.value:g}"
+    return f"no share can be taken of the baseline's figure, which {what}"

@@ -18,7 +18,7 @@ from edgeprune.pipeline.run import BEST, RESULT
 from edgeprune.records import codec
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.figures import Figure, figures_of
-from edgeprune.records.gate import Origin, Reading, device_of, lower_ends
+from edgeprune.records.gate import NOT_MEASURED, Origin, Reading, device_of, lower_ends
 from edgeprune.records.measurement import Measurement, Outcome
 from edgeprune.records.result import Result
 from edgeprune.records.trial import Trial
@@ -108,7 +108,7 @@ def recorded(subject: Subject, now: datetime | None = None) -> Reading:
     artifact, accuracy = subject.artifact, subject.accuracy
     parts = subject.measurements
     if not parts:
-        origin = Origin("recorded", "NOT_MEASURED", message=subject.problem, hint="measure it: --measure")
+        origin = Origin("recorded", NOT_MEASURED, message=subject.problem, hint="measure it: --measure")
         missing = Measurement(artifact.sha256, Outcome.LOST, None, message=subject.problem)
         figures = {
             name: Figure(None, missing=subject.problem) if figure.value is None else figure

@@ -18,6 +18,7 @@ from edgeprune.records.gate_policy import Level
 from edgeprune.records.measurement import Measurement, Outcome, Provenance
 
 __all__ = [
+    "NOT_MEASURED",
     "SCHEMA",
     "Gate",
     "GateCheck",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 SCHEMA = "edgeprune.gate/1"
+NOT_MEASURED = "NOT_MEASURED"  # in place of an outcome: there was no attempt
 
 Status = Literal["passed", "failed", "unknown"]
 _DEVICE = ("board", "cpu", "cpus", "arch")
@@ -104,8 +106,11 @@ class Gate:
 
     @property
     def is_measured(self) -> bool:
-        """False where the device could not be reached, or the attempt to measure failed."""
-        return self.reading.origin.outcome in (Outcome.OK.value, Outcome.OOM.value)
+        """False where the device could not be reached, or the attempt to measure failed: then nothing passes.
+
+        Where nothing was ever measured, what needs no device may pass.
+        """
+        return self.reading.origin.outcome in (Outcome.OK.value, Outcome.OOM.value, NOT_MEASURED)
 
     @property
     def status(self) -> Status:
@@ -203,6 +208,8 @@ def _reading_to_json(reading: Reading) -> dict[str, Any]:
 
 def _reading_from_json(data: Mapping[str, Any]) -> Reading:
     origin = data["origin"]
+    if not isinstance(origin["device"], Mapping):
+        raise ValueError(f"{origin['device']!r} is no device")
     return Reading(
         name=str(data["name"]),
         file=str(data["file"]),

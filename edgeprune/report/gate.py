@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from edgeprune.records.budget import LimitCheck, State
 from edgeprune.records.figures import format_figure
-from edgeprune.records.gate import Gate, GateCheck, Origin, Reading
+from edgeprune.records.gate import NOT_MEASURED, Gate, GateCheck, Origin, Reading
 from edgeprune.report import measured_on
 from edgeprune.report.table import table
 
@@ -50,7 +50,7 @@ def title(gate: Gate) -> str:
         return f"PASSED: {_count(met, 'limit')} met{also}"
     if not gate.is_measured:
         return f"NOT MEASURED: {origin.outcome}: {origin.message}{also}"
-    if origin.outcome != "OK":
+    if origin.outcome not in ("OK", NOT_MEASURED):
         return f"FAILED: {origin.outcome}: {origin.message}{also}"
     word = "FAILED" if gate.status == "failed" else "NOT KNOWN"
     all_of = sum(check.level == "error" for check in gate.checks)

@@ -10,7 +10,7 @@ import re
 import xml.etree.ElementTree as ET
 
 from edgeprune.records.budget import State
-from edgeprune.records.gate import Gate, GateCheck
+from edgeprune.records.gate import NOT_MEASURED, Gate, GateCheck
 from edgeprune.report.gate import message, on, title, when
 
 __all__ = ["render"]
@@ -67,6 +67,9 @@ def _measurement(gate: Gate) -> ET.Element:
     case = ET.Element("testcase", {"classname": "edgeprune.measurement", "name": _text(name), "time": "0"})
     if origin.outcome != "OK":
         text = _text(f"{origin.message}; {origin.hint}" if origin.hint else origin.message)
+        if origin.outcome == NOT_MEASURED:
+            ET.SubElement(case, "skipped").text = text
+            return case
         tag = "failure" if gate.is_measured else "error"
         ET.SubElement(case, tag, {"type": _text(origin.outcome), "message": text}).text = text
     return case

@@ -112,6 +112,7 @@ def test_a_file_has_the_measurement_beside_it_and_no_accuracy(
     assert code == 3
     assert [check["state"] for check in found["checks"]] == ["unknown", "met"]
     assert "no measurement is recorded" in found["checks"][0]["reason"]
+    assert of_json(capsys, tmp_path / "alone.onnx", "--recorded", "--max-size", "1MB")[0] == 0  # needs no device
     assert run_cli(["check", str(model), "--max-latency", "50% of dense"]) == 2
     assert "relative to the dense model" in capsys.readouterr().err
     assert run_cli(["check", str(model)]) == 2

@@ -104,6 +104,7 @@ def test_json_is_the_next_baseline() -> None:
         (lambda data: data["reading"].pop("origin"), "damaged record of edgeprune.gate/1: KeyError"),
         (lambda data: data["reading"]["figures"]["size"].update(value="4MB"), "'4MB' is no figure"),
         (lambda data: data["reading"]["origin"].update(secret=1), "damaged record"),
+        (lambda data: data["reading"]["origin"].update(device=["cpu"]), "is no device"),
     ],
 )
 def test_what_is_no_baseline(change: Any, message: str) -> None:

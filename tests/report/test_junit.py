@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune.records.gate import Gate, Origin
+from edgeprune.records.gate import NOT_MEASURED, Gate, Origin
 from edgeprune.report import junit
 from tests.gates import ORIGIN, gate, reading
 
@@ -94,6 +94,13 @@ def test_a_device_that_is_away_is_an_error_of_the_measurement() -> None:
     assert error is not None
     assert (error.get("type"), error.get("message")) == ("LOST", "no route; try again")
     assert parsed(AWAY).get("timestamp") is None
+
+
+def test_a_file_that_was_never_measured_is_no_error() -> None:
+    never = reading(origin=Origin("recorded", NOT_MEASURED, "no measurement is recorded"))
+    suite = parsed(gate({"size": "5MB"}, now=never))
+    assert suite.findtext("testcase/skipped") == "no measurement is recorded"
+    assert (suite.get("errors"), suite.get("failures")) == ("0", "0")
 
 
 def test_a_model_that_does_not_fit_is_a_failure_of_the_measurement() -> None:
