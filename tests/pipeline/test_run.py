@@ -288,7 +288,7 @@ def test_a_run_killed_in_its_trials_ends_as_if_it_was_not(
     for killed in range(4):
         with child() as process:
             # Kill while this trial is under way, or just after it.
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 250
             while not (trials / f"{killed:04d}" / "candidate.json").exists() and process.poll() is None:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
