@@ -63,9 +63,11 @@ class Snapshot:
 
     @property
     def best_is(self) -> str:
-        """What the best trial so far is: "accepted", or the closest to the budget; "" where there is none."""
+        """What the best trial so far is; "" where there is none."""
         if self.best is None or self.check is None:
             return ""
+        if self.best.candidate.is_dense:
+            return "the dense model"
         met = self.check.state is State.MET and self.best.stage is Stage.FINAL
         return "within the budget" if met else "the closest so far"
 
