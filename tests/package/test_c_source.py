@@ -43,7 +43,7 @@ int main(void) {
 
 COMPILERS = [
     pytest.param(("gcc", "-std=c99"), id="gcc-c99"),
-    pytest.param(("gcc", "-std=c11", "-O2"), id="gcc-c11"),
+    pytest.param(("gcc", "-std=c11", "-O2", "-flto"), id="gcc-c11-lto"),
     pytest.param(("gcc", "-std=c2x"), id="gcc-c2x"),
     pytest.param(("gcc", "-std=c90", "-ansi"), id="gcc-c90"),
     pytest.param(("g++", "-x", "c++", "-std=c++98"), id="g++-98"),

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprune.errors import UsageError
@@ -27,6 +27,7 @@ def test_identifiers_are_readable(name: str, identifier: str) -> None:
     assert c_identifier(name) == identifier
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_name_gives_an_identifier_that_is_its_own(name: str) -> None:
     identifier = c_identifier(name)
@@ -37,6 +38,7 @@ def test_any_name_gives_an_identifier_that_is_its_own(name: str) -> None:
     assert package_name(name).replace("-", "_") == identifier
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", "a_2", "b", "a_3", "a_2_2"])))
 def test_identifiers_become_unique_and_stay_what_they_are_where_they_are(names: list[str]) -> None:
     found = unique(names)
