@@ -10,6 +10,7 @@ C90 to C23 and C++, without a warning; nothing but the two symbols is visible to
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 
 from edgeprune.errors import UsageError
@@ -33,21 +34,23 @@ _ESCAPES = {byte: f"\\{byte:03o}" for byte in range(256) if chr(byte) in '"\\?' 
 def c_files(contents: Contents, *, include: str = "include", source: str = "src") -> dict[str, File]:
     """Headers and sources of all models, in these folders ("" is the package's own).
 
-    Raises UsageError where the files of two models would have the same name.
+    Raises UsageError where a file or a macro of two models would have the same name.
     """
     found: dict[str, File] = {}
+    macros: set[str] = set()
     for model in contents.models:
-        name = model.identifier
-        for path, content in (
-            (_path(include, f"{name}.h"), text(_header(model))),
-            (_path(include, f"{name}_metadata.h"), text(metadata_header(model, contents))),
-            (_path(source, f"{name}.c"), File(_source(model))),
-        ):
-            if path in found:
-                raise UsageError(
-                    f"two models would both write {path}", hint="call one of them otherwise: RUN --name, or --prefix"
-                )
-            found[path] = content
+        name, metadata = model.identifier, metadata_header(model, contents)
+        made = {
+            _path(include, f"{name}.h"): text(_header(model)),
+            _path(include, f"{name}_metadata.h"): text(metadata),
+            _path(source, f"{name}.c"): File(_source(model)),
+        }
+        own = set(re.findall(r"^#define (\w+)", metadata, flags=re.MULTILINE))
+        for both in (*sorted(own & macros), *(path for path in made if path in found)):
+            hint = "call one of them otherwise: NAME=RUN"
+            raise UsageError(f"two models would both have {both}", hint=hint)
+        macros |= own
+        found |= made
     return found
 
 

@@ -152,9 +152,12 @@ def test_scales_are_written_as_floats() -> None:
     assert "DIGITS_OUTPUT_0_SCALE" not in text
 
 
-def test_files_of_two_models_never_overwrite_each_other() -> None:
-    with pytest.raises(UsageError, match=r"two models would both write include/net_metadata\.h"):
-        c_files(contents(model("net", DIGITS), model("net_metadata", WORDS)))
+@pytest.mark.parametrize(
+    ("other", "both"), [("net_metadata", r"include/net_metadata\.h"), ("net_input_0", "NET_INPUT_0_NAME")]
+)
+def test_names_of_two_models_never_mean_two_things(other: str, both: str) -> None:
+    with pytest.raises(UsageError, match=f"two models would both have {both}"):
+        c_files(contents(model("net", WORDS), model(other, WORDS)))
 
 
 def test_megabytes_are_written_and_compiled_in_a_moment(tmp_path: Path) -> None:
