@@ -83,22 +83,19 @@ rauc extract --keyring=keyring.pem {bundle} extracted
 cmp input/models.tar extracted/models.tar
 ```
 
-On the device, `rauc install {bundle}`. It takes the bundle where its `/etc/rauc/system.conf` has the same
-`compatible`, and slots of the class `{slot}`:
+On the device, `rauc install {bundle}`. It takes the bundle where its `/etc/rauc/system.conf` has
+`compatible={compatible}`, and a slot of the class `{slot}`, beside those of the system:
 
 ```ini
-[system]
-compatible={compatible}
-bundle-formats=plain verity
-
 [slot.{slot}.0]
-device=/dev/disk/by-partlabel/{slot}-a
-type=ext4
-
-[slot.{slot}.1]
-device=/dev/disk/by-partlabel/{slot}-b
+device=/dev/disk/by-partlabel/{slot}
 type=ext4
 ```
+
+RAUC makes a new file system in the slot, and unpacks the models there. The slot must not be mounted meanwhile, and a
+power cut leaves it to be installed again. Where the models are to change with the root file system, and to fall back
+with it, have a slot of the class per root (`parent=rootfs.0`, `parent=rootfs.1`), and put `models.tar` with its section
+of `input/manifest.raucm` into the bundle of the system.
 
 Another `compatible` or class: `edgeprune package RUN --for "rauc:compatible=acme camera,slot=appfs"`.
 

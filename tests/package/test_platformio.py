@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from pathlib import Path
 
@@ -72,11 +73,13 @@ def test_project_of_the_readme_has_all_models(library: Path, pio: dict[str, str]
     (platform / "platform.py").write_text(CLASS)
     (platform / "builder/main.py").write_text(BUILDER)
     (project / "src").mkdir(parents=True)
-    (project / "platformio.ini").write_text(f"[env:host]\nplatform = symlink://{platform}\n{line}")
+    (flags,) = re.findall(r"`(build_flags = .*?)`", (library / "README.md").read_text())
+    (project / "platformio.ini").write_text(f"[env:host]\nplatform = symlink://{platform}\n{flags}\n{line}")
     includes = "".join(f'#include "{identifier}.h"\n' for identifier in MODELS)
     prints = "".join(f'printf("%lu %d\\n", (unsigned long){i}_size, {i}_data[9]);' for i in MODELS)
+    prints += 'printf("%d %lu\\n", GROE_V2_ALIGNMENT, (unsigned long)((size_t)groe_v2_data % 64));'
     (project / "src/main.c").write_text(f"#include <stdio.h>\n{includes}int main(void) {{ {prints} return 0; }}\n")
     said = call(checkers() / "pio", "run", cwd=project, **pio)
     assert f"|-- {NAME} @ 1.2.3" in said
     printed = call(project / ".pio/build/host/program")
-    assert printed.splitlines() == [f"20001 {model_data(name)[9]}" for name in MODELS]
+    assert printed.splitlines() == [*(f"20001 {model_data(name)[9]}" for name in MODELS), "64 0"]

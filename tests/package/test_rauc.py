@@ -5,7 +5,10 @@ from __future__ import annotations
 import configparser
 import hashlib
 import io
+import shutil
+import subprocess
 import tarfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,11 +79,75 @@ def test_bundle_of_a_small_model_is_plain_since_a_verity_one_cannot_be_made(tmp_
     assert "'digits'" in call("rauc", "info", "--keyring=keyring.pem", "tiny.raucb", cwd=tmp_path)
 
 
-def test_system_of_the_readme_has_the_slots(package: Path) -> None:
-    (text,) = blocks(package, "ini")
-    system = _manifest(text)
-    assert system["system"]["compatible"] == "acme camera"
-    assert [name for name in system.sections() if name.startswith("slot.")] == ["slot.appfs.0", "slot.appfs.1"]
+@pytest.fixture
+def slots(tmp_path: Path) -> Iterator[list[str]]:
+    """Three partitions: two roots, and one for models."""
+    found: list[str] = []
+    try:
+        for name in ("root-a", "root-b", "models"):
+            with (tmp_path / name).open("wb") as file:
+                file.truncate(16 << 20)
+            made = subprocess.run(
+                ["losetup", "--find", "--show", tmp_path / name], capture_output=True, text=True, check=False
+            )
+            if made.returncode != 0:
+                pytest.skip(f"no loop devices, which only root can make: {made.stderr.strip()}")
+            found.append(made.stdout.strip())
+        yield found
+    finally:
+        for device in found:
+            call("losetup", "--detach", device)
+
+
+def test_installs_on_a_device_with_the_slot_of_the_readme(package: Path, slots: list[str], tmp_path: Path) -> None:
+    (slot,) = blocks(package, "ini")
+    device = "/dev/disk/by-partlabel/appfs"
+    assert device in slot
+    assert "`compatible=acme camera`" in (package / "README.md").read_text()
+    # dm-verity is not in every kernel: here the bundle is a plain one.
+    shutil.copytree(package / "input", tmp_path / "input")
+    manifest = tmp_path / "input/manifest.raucm"
+    manifest.write_text(manifest.read_text().replace("format=verity", "format=plain"))
+    _keys(tmp_path)
+    call("rauc", "bundle", "--cert=cert.pem", "--key=key.pem", "input", "models.raucb", cwd=tmp_path)
+    backend = tmp_path / "backend"
+    backend.write_text("#!/bin/sh\ncase $1 in get-primary) echo A ;; get-state) echo good ;; esac\n")
+    backend.chmod(0o755)
+    (tmp_path / "system.conf").write_text(f"""\
+[system]
+compatible=acme camera
+bootloader=custom
+bundle-formats=plain verity
+data-directory={tmp_path}
+[handlers]
+bootloader-custom-backend={backend}
+[keyring]
+path={tmp_path}/keyring.pem
+[slot.rootfs.0]
+device={slots[0]}
+bootname=A
+[slot.rootfs.1]
+device={slots[1]}
+bootname=B
+{slot.replace(device, slots[2])}""")
+    (tmp_path / "mount").mkdir()
+    service = f"rauc --conf={tmp_path}/system.conf --mount={tmp_path}/mount --override-boot-slot=A service"
+    script = f"""
+export DBUS_STARTER_BUS_TYPE=session
+{service} >{tmp_path}/service.log 2>&1 & service=$!
+trap 'kill $service; wait $service' EXIT
+for _ in $(seq 100); do rauc status >/dev/null 2>&1 && break; sleep 0.1; done
+rauc install {tmp_path}/models.raucb"""
+    said = call("dbus-run-session", "--", "sh", "-c", script)
+    assert "succeeded" in said
+    call("mount", "-o", "ro", slots[2], tmp_path / "mount")
+    try:
+        installed = {path.name: path for path in (tmp_path / "mount").iterdir() if path.is_file()}
+        assert set(installed) == {*FILES.values(), "manifest.json", "LICENSE"}
+        for identifier, name in FILES.items():
+            assert installed[name].read_bytes() == model_data(identifier)
+    finally:
+        call("umount", tmp_path / "mount")
 
 
 def test_image_says_the_epoch_and_no_other_time() -> None:

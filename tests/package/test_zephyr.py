@@ -3,6 +3,7 @@ that a module uses; options go through kconfiglib, which Zephyr's own Kconfig is
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,9 @@ foreach(option ${options})
   set(${option} y)
 endforeach()
 add_library(zephyr_interface INTERFACE)
+function(zephyr_compile_definitions)
+  target_compile_definitions(zephyr_interface INTERFACE ${ARGN})
+endfunction()
 function(zephyr_include_directories)
   foreach(folder ${ARGN})
     get_filename_component(folder ${folder} ABSOLUTE BASE_DIR ${CMAKE_CURRENT_SOURCE_DIR})
@@ -72,7 +76,7 @@ def test_no_model_is_compiled_unless_asked_for(module: Path, tmp_path: Path) -> 
     assert found == {"ZEPHYR_MODULE": "y", **{f"EDGEPRUNE_MODEL_{name.upper()}": "n" for name in MODELS}}
 
 
-def _application(module: Path, folder: Path, values: str, identifiers: tuple[str, ...]) -> str:
+def _application(module: Path, folder: Path, values: str, identifiers: tuple[str, ...], more: str = "") -> str:
     """What an application prints that names these models. `folder` lies beside the module, as the README has it."""
     (lines,) = blocks(module, "cmake")
     (folder / "src").mkdir(parents=True)
@@ -80,7 +84,7 @@ def _application(module: Path, folder: Path, values: str, identifiers: tuple[str
     (folder / "zephyr/ZephyrConfig.cmake").write_text(STAND_IN)
     _options(module, folder, values)
     (folder / "CMakeLists.txt").write_text(
-        f"cmake_minimum_required(VERSION 3.20)\n{lines}find_package(Zephyr REQUIRED)\nproject(app C)\n"
+        f"cmake_minimum_required(VERSION 3.20)\n{lines}find_package(Zephyr REQUIRED)\nproject(app C)\n{more}\n"
         "target_sources(app PRIVATE src/main.c)\n"
     )
     includes = "".join(f'#include "{identifier}.h"\n' for identifier in identifiers)
@@ -103,6 +107,14 @@ def test_only_chosen_models_are_compiled(module: Path) -> None:
     compiled = {path.name for path in (folder / "build").rglob("*.c.o")}
     assert compiled == {"digits_2.c.o", "main.c.o"}
     assert set(FILES) - {"digits_2"} == {path.stem for path in (module / "src").iterdir()} - {"digits_2"}
+
+
+def test_array_is_aligned_as_the_readme_says(module: Path) -> None:
+    (setting,) = re.findall(r"`(zephyr_compile_definitions\(.*?\))`", (module / "README.md").read_text())
+    folder = module.parent / "app_aligned"
+    _application(module, folder, "CONFIG_EDGEPRUNE_MODEL_GROE_V2=y\n", ("groe_v2",), setting)
+    sections = call("objdump", "--section-headers", folder / "build/modules/spoken-digits/libedgeprune_spoken_digits.a")
+    assert re.search(r" \.rodata +\w+ +\w+ +\w+ +\w+ +2\*\*6\n", sections)
 
 
 def test_no_chosen_model_is_no_library(module: Path) -> None:
