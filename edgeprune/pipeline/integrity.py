@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgeprune import registry
 from edgeprune.errors import EdgepruneError, ParityError, UsageError
 from edgeprune.package.checksums import SIGNATURE, SUMS, verify_sums
 from edgeprune.package.manifest import SCHEMA as PACKAGE
@@ -166,6 +165,7 @@ def _lock(folder: Path, subject: Subject) -> Finding:
 
 def _parity(subject: Subject) -> Finding:
     from edgeprune.export.parity import check
+    from edgeprune.export.runner import open_runner
     from edgeprune.graph.storage import load, read_candidate
 
     path = subject.artifact.path.with_name(_GRAPH)
@@ -176,13 +176,17 @@ def _parity(subject: Subject) -> Finding:
     accepted = Candidate() if best is None else best.candidate
     if not accepted.is_dense and (saved := read_candidate(path)[0]).id != accepted.id:
         return Finding("parity", "failed", f"{_GRAPH} is of candidate {saved.id}, the run accepted {accepted.id}")
-    if subject.artifact.format not in registry.names("runners"):
-        return Finding("parity", "unchecked", f"nothing here runs format {subject.artifact.format!r}")
+    try:
+        open_runner(subject.artifact).close()
+    except UsageError as error:
+        return Finding("parity", "unchecked", error.message)
     if "quantised" in subject.artifact.provenance:
         return _int8_parity(subject, path)
     captured = load(path)
-    error = check(subject.artifact, captured.module, captured.example_inputs)
-    return Finding("parity", "ok", f"{subject.artifact.path.name} computes what {_GRAPH} does, to {error:.2g} relative")
+    difference = check(subject.artifact, captured.module, captured.example_inputs)
+    return Finding(
+        "parity", "ok", f"{subject.artifact.path.name} computes what {_GRAPH} does, to {difference:.2g} relative"
+    )
 
 
 def _has_graph(subject: Subject) -> bool:
