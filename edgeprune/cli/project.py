@@ -156,13 +156,13 @@ def report_command(run: Path, html: Path | None, json_output: bool) -> None:
     if html is not None:
         from edgeprune.pipeline.report import write_report
 
-        html = write_report(file.parent, None if html == Path(_REPORT) else html)
+        named = html != Path(_REPORT)
+        html = write_report(file.parent, html if named else None)
+        text = text + f"report: {html}\n" if named else render(data, run_dir=file.parent)
     if json_output:
         emit(data)
     else:
         click.echo(text, nl=False)
-        if html is not None:
-            click.echo(f"report: {html}")
 
 
 def run_folder(run: Path) -> Path:

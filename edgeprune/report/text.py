@@ -187,5 +187,7 @@ def _run(result: Result, run_dir: Path | None) -> list[str]:
         lines.append(f"accepted: trial {result.best.number}, candidate {result.best.candidate.id}")
     files = result.provenance.get("files")
     paths = {**(files if isinstance(files, Mapping) else {}), "result": "result.json"}
+    if run_dir is not None and (run_dir / "report.html").exists():
+        paths["report"] = "report.html"
     lines.extend(f"{kind}: {path if run_dir is None else run_dir / str(path)}" for kind, path in paths.items())
     return lines
