@@ -114,8 +114,8 @@ def _readme(contents: Contents, types: tuple[str, ...], directory: str) -> str:
     return f"""\
 # {contents.name} {contents.version}, for Mender
 
-`{artifact}` is for devices of the type {" or ".join(f"`{one}`" for one in types)}. Look at it, and sign it with your
-key where your devices want that:
+`{artifact}` is for devices of the type {" or ".join(f"`{one}`" for one in types)}. Look at it, and sign it where
+your devices want that, with a key as `openssl ecparam -genkey -name prime256v1 -noout` makes it:
 
 ```sh
 mender-artifact validate {artifact}
