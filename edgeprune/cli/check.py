@@ -25,7 +25,7 @@ __all__ = ["check_command"]
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-@click.command("check", epilog=NAMED, short_help="Fail where a model exceeds its budget, or is worse than a baseline.")
+@click.command("check", epilog=NAMED, short_help="Fail where a model exceeds its budget, or a baseline.")
 @click.argument("subject", type=click.Path(path_type=Path), metavar="RUN|ARTIFACT", default=Path())
 @click.option("--budget", type=_FILE, metavar="FILE", help="Limits in YAML, in place of those of the run.")
 @budget_options

@@ -32,7 +32,7 @@ def explain_command(source: str, json_output: bool) -> None:
         click.echo(line)
 
 
-@click.command("verify", short_help="Check a pruned model against the dense one, or a package or a run as it is.")
+@click.command("verify", short_help="Check a pruned model against the dense one, or a package, or a run.")
 @click.argument("dense", type=click.Path(path_type=Path), metavar="DENSE|DIR")
 @click.argument("pruned", type=click.Path(path_type=Path), required=False)
 @click.option("--trained", is_flag=True, help="PRUNED was trained: check its graph, with the weights of DENSE.")

@@ -129,6 +129,14 @@ def test_a_measurement_of_another_file_counts_for_nothing(run: Path, capsys: pyt
     assert "is not the file that its manifest describes" in capsys.readouterr().err
 
 
+def test_a_summary_is_written_anew(accepted_run: Path, tmp_path: Path) -> None:
+    summary = tmp_path / "summary.md"
+    for _ in range(2):
+        assert run_cli(["check", str(accepted_run), "--recorded", "--markdown", str(summary)]) == 0
+    assert summary.read_text().count("### edgeprune check: PASSED: 2 limits met") == 1
+    assert "- recorded by the run at " in summary.read_text()
+
+
 def test_how_old_a_measurement_may_be(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = run / "best/measurement.json"
     provenance = json.loads(path.read_text())["provenance"]
