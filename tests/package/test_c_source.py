@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import resource
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,23 @@ def test_scales_are_written_as_floats() -> None:
     assert "#define DIGITS_INPUT_0_SCALE 0.0039215689f\n" in text
     assert "#define DIGITS_INPUT_0_ZERO_POINT (-128)\n" in text
     assert "DIGITS_OUTPUT_0_SCALE" not in text
+
+
+@pytest.mark.parametrize(("scale", "written"), [(1.0, "1.0f"), (1e-05, "1e-05f"), (2, "2.0f")])
+def test_every_scale_is_a_float_in_c(scale: float, written: str) -> None:
+    assert f"_SCALE {written}\n" in metadata_header(scaled(scale), contents(scaled(scale)))
+
+
+@pytest.mark.parametrize("scale", [float("inf"), float("nan")])
+def test_a_scale_that_is_no_number_is_refused(scale: float) -> None:
+    with pytest.raises(UsageError, match="cannot be written in C"):
+        metadata_header(scaled(scale), contents(scaled(scale)))
+
+
+def scaled(scale: float) -> Model:
+    lock = example_lock(WORDS)
+    specs = (replace(lock.artifact.inputs[0], scale=scale),)
+    return Model("digits", replace(lock, artifact=replace(lock.artifact, inputs=specs)), WORDS)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,17 @@ from pathlib import Path
 import pytest
 
 from edgeprune import registry
-from edgeprune.errors import UsageError
+from edgeprune.errors import StorageError, UsageError
 from edgeprune.package.base import Contents, File
 from edgeprune.package.checksums import SIGNATURE
 from edgeprune.package.tar import TarPackager
-from edgeprune.pipeline.locking import relock
+from edgeprune.pipeline.locking import relock, write_lock
 from edgeprune.pipeline.package import Depfile, Options, package
+from edgeprune.records import codec
+from edgeprune.records.budget import Budget
+from edgeprune.records.candidate import Candidate
+from edgeprune.records.result import Result
+from edgeprune.records.trial import Stage, Trial
 from edgeprune.testing.packagers import example_lock, locked_run
 
 
@@ -72,6 +77,31 @@ def test_a_run_that_did_not_end_well(tmp_path: Path) -> None:
         relock(tmp_path / "run")
     with pytest.raises(UsageError, match=r"there is no lock .*run/edgeprune\.lock"):
         package([str(tmp_path / "run")], tmp_path / "out", kind="c", options=Options(locked=True))
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("[]", "is not a lock of schema")])
+def test_a_lock_that_cannot_be_read(run: Path, tmp_path: Path, text: str, message: str) -> None:
+    (run / "edgeprune.lock").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        package([str(run)], tmp_path / "out", kind="c")
+
+
+def test_a_result_that_cannot_be_read(run: Path, tmp_path: Path) -> None:
+    (run / "edgeprune.lock").unlink()
+    (run / "result.json").write_text("{")
+    with pytest.raises(StorageError, match=r"cannot read .*result\.json"):
+        package([str(run)], tmp_path / "out", kind="c")
+
+
+def test_a_run_that_accepted_nothing_has_no_lock(run: Path, tmp_path: Path) -> None:
+    dense = Trial(0, Stage.MEASURE, Candidate(), "OK", {})
+    result = Result("infeasible", Budget.parse({"size": "1kB"}), dense, dense, None, 1)
+    assert write_lock(result, run) is None
+    assert not (run / "edgeprune.lock").exists()  # nor one of an earlier result
+    (run / "result.json").write_text(json.dumps(codec.to_json(result)))
+    with pytest.raises(UsageError, match="chose nothing that could be packaged: infeasible") as caught:
+        package([str(run)], tmp_path / "out", kind="c")
+    assert "edgeprune report" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(
