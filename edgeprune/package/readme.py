@@ -28,6 +28,8 @@ Where there is a `SHA256SUMS.sig`, it is an Ed25519 signature of that file; with
 
     openssl pkeyutl -verify -pubin -inkey public.pem -rawin -in SHA256SUMS -sigfile SHA256SUMS.sig
 
+`edgeprune verify . --key public.pem` does both, and refuses what was added, too: also what a build in this folder made.
+
 `manifest.json` and `sbom.cdx.json` (CycloneDX 1.6) say for programs what this page says for people."""
 
 
