@@ -32,7 +32,7 @@ class OnnxQuantizer:
     """`.onnx` in QDQ form, from the float file."""
 
     format = "onnx"
-    schemes = SCHEMES
+    schemes: tuple[Scheme, ...] = SCHEMES
 
     def quantize(
         self, model: FloatModel, path: Path, batches: Sequence[tuple[Tensor, ...]], scheme: Scheme

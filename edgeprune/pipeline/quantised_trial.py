@@ -74,10 +74,12 @@ class QuantisedTrial:
     def _trained(
         self, model: Captured | Pruned, training: Training, before: tuple[float, Artifact, dict[str, Any]]
     ) -> tuple[float, Artifact, dict[str, Any], Captured | Pruned]:
+        from edgeprune.graph.captured import Pruned
         from edgeprune.recovery.fake_quantised import quantisation_aware
 
         copy = model.prune(Candidate(), verify=False)
-        copy.candidate = getattr(model, "candidate", Candidate())
+        if isinstance(model, Pruned):
+            copy.candidate, copy.verification = model.candidate, model.verification
         copy.input_names, copy.output_names = model.input_names, model.output_names
         files = [self.path, self.path.with_stem(_FLOAT)]
         kept = {file: file.read_bytes() for name in files for file in (name, manifest_path(name))}
