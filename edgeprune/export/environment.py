@@ -54,7 +54,7 @@ class Environment:
     @property
     def variable(self) -> str:
         """The environment variable that names an interpreter: EDGEPRUNE_TFLITE_PYTHON."""
-        return f"EDGEPRUNE_{self.name.upper()}_PYTHON"
+        return f"EDGEPRUNE_{self.name.upper().replace('-', '_')}_PYTHON"
 
     @property
     def constraints(self) -> Path:
@@ -79,6 +79,16 @@ class Installation:
 
 
 ENVIRONMENTS: Mapping[str, Environment] = {
+    "tflite-runtime": Environment(
+        name="tflite-runtime",
+        brings="the TFLite of 32-bit boards and old systems: exported files are checked in it, too",
+        needs=("tflite-runtime", "numpy"),
+        stages=(("tflite-runtime", "numpy"),),
+        proof=("tflite_runtime.interpreter",),
+        download_bytes=21_000_000,
+        disk_bytes=110_000_000,
+        newest_python=(3, 11),
+    ),
     "tflite": Environment(
         name="tflite",
         brings="export to .tflite, int8, and LiteRT to check and measure it with",

@@ -181,9 +181,9 @@ def _followed(command: Sequence[str], step: Step) -> tuple[int, list[str]]:
 
 def _failure(kind: Environment, stage: Sequence[str], said: str) -> SetupError | StorageError:
     errors = [line.removeprefix("ERROR: ") for line in said.splitlines() if line.startswith("ERROR: ")]
-    last = errors[-1] if errors else said.strip()[-500:]
+    first = errors[0] if errors else said.strip()[-500:]  # those behind it give advice
     if "No space left on device" in said:
-        return StorageError(f"the disk is full: {last}", hint=f"free some space, then go on with: {kind.command}")
+        return StorageError(f"the disk is full: {first}", hint=f"free some space, then go on with: {kind.command}")
     again = f"then go on with: {kind.command}"
     if _UNREACHABLE.search(said) or "no such option" in said:
         return SetupError(
@@ -191,13 +191,13 @@ def _failure(kind: Environment, stage: Sequence[str], said: str) -> SetupError |
             hint="connect to the internet, or name a folder with the wheels: PIP_NO_INDEX=1 PIP_FIND_LINKS=/folder; "
             + again,
         )
-    if re.search(r"nvidia|triton", last) or (_ABSENT.search(said) and "torch==" in last):
+    if re.search(r"^ +.*\b(nvidia-|triton)", said, re.MULTILINE) or (_ABSENT.search(said) and "torch==" in first):
         return SetupError(
-            f"no CPU build of torch in the package index: {last}",
+            f"no CPU build of torch in the package index: {first}",
             hint="choose pip, Linux, CPU on pytorch.org and set PIP_EXTRA_INDEX_URL to the index that it shows; "
             + again,
         )
-    return SetupError(f"pip cannot install {', '.join(stage)}: {last}", hint=again[0].upper() + again[1:])
+    return SetupError(f"pip cannot install {', '.join(stage)}: {first}", hint=again[0].upper() + again[1:])
 
 
 def _prove(kind: Environment, python: Path, progress: Progress) -> None:

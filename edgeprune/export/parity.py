@@ -10,7 +10,7 @@ import numpy as np
 from edgeprune.errors import ParityError
 from edgeprune.export.base import resized
 from edgeprune.export.layout import as_file, as_network, fixed_batch
-from edgeprune.export.runner import Array, open_runner
+from edgeprune.export.runner import Array, Runner, open_runner
 from edgeprune.records.artifact import Artifact
 
 if TYPE_CHECKING:
@@ -21,19 +21,26 @@ __all__ = ["check", "relative_error"]
 
 
 def check(
-    artifact: Artifact, module: nn.Module, inputs: tuple[Tensor, ...], *, tolerance: float = 1e-3, seed: int = 0
+    artifact: Artifact,
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    *,
+    tolerance: float = 1e-3,
+    seed: int = 0,
+    runner: Runner | None = None,
 ) -> float:
     """The worst relative error of any output, on the example inputs and on random ones, at batch 1 and batch 3.
 
     Relative error: largest absolute difference by largest absolute value of the module's output. An artifact with a
-    fixed batch is run at that batch. The module runs in eval mode and is left as it was. Raises ParityError, naming
-    the output, above `tolerance`, and where the runtime cannot load or run the file.
+    fixed batch is run at that batch, in its own runtime or by `runner`, which is closed. The module runs in eval mode
+    and is left as it was. Raises ParityError, naming the output, above `tolerance`, and where the runtime cannot load
+    or run the file.
     """
     import torch
 
     if len(artifact.inputs) != len(inputs):
         raise ParityError(f"{artifact.path.name} has {len(artifact.inputs)} inputs, the model {len(inputs)}")
-    run = open_runner(artifact)
+    run = runner or open_runner(artifact)
     worst = 0.0
     training = module.training
     module.eval()
@@ -49,7 +56,7 @@ def check(
                 if not error <= tolerance:
                     raise ParityError(
                         f"{artifact.path.name}: output {spec.name!r} differs from the model by {error:.3g} relative "
-                        f"({what}), more than {tolerance:g}",
+                        f"({what}; {run.runtime}), more than {tolerance:g}",
                         hint="the exported file is not to be used; please report the model with this message",
                     )
                 worst = max(worst, error)

@@ -11,7 +11,7 @@ from edgeprune import registry
 from edgeprune.errors import UsageError
 from edgeprune.records.artifact import Artifact
 
-__all__ = ["Array", "Runner", "open_runner"]
+__all__ = ["Array", "Runner", "open_runner", "other_runners"]
 
 Array = NDArray[Any]
 
@@ -43,3 +43,10 @@ def open_runner(artifact: Artifact) -> Runner:
         raise UsageError(f"no runtime here runs format {artifact.format!r}", hint=hint)
     runner: Runner = registry.resolve("runners", artifact.format)(artifact)
     return runner
+
+
+def other_runners(artifact: Artifact) -> list[Runner]:
+    """What else here runs the format: runtimes that a board may have in place of the first. Raises as `open_runner`."""
+    others = getattr(registry.resolve("runners", artifact.format), "others", None)
+    found: list[Runner] = [] if others is None else others(artifact)
+    return found

@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.errors import ParityError
-from edgeprune.export.environment import Installation, find
+from edgeprune.export.environment import ENVIRONMENTS, Installation, find, locate
 from edgeprune.export.program import PROGRAMS, variables
 from edgeprune.records.artifact import Artifact
 
 __all__ = ["TfliteRunner"]
 
+_OLD = "tflite-runtime"
 _SAID = 2000  # of the end of what the runtime printed
 
 
@@ -48,6 +49,13 @@ class TfliteRunner:
         )
         self._close = weakref.finalize(self, _end, self._process, self._said, self._folder)
         self._ask("load", "", model=str(artifact.path.absolute()), runtime=runtime)
+
+    @classmethod
+    def others(cls, artifact: Artifact) -> list[TfliteRunner]:
+        """In tflite-runtime, where its environment is there: what runs in LiteRT may be garbage in it."""
+        if locate(ENVIRONMENTS[_OLD]) is None:
+            return []
+        return [cls(artifact, find(_OLD), _OLD)]
 
     def __call__(self, feeds: Mapping[str, NDArray[Any]], what: str = "") -> list[NDArray[Any]]:
         """See `Runner.__call__`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprune import registry
 from edgeprune.errors import ParityError, UsageError
 from edgeprune.export import manifest, parity
+from edgeprune.export.runner import open_runner, other_runners
 from edgeprune.records.artifact import Artifact
 
 if TYPE_CHECKING:
@@ -91,13 +92,21 @@ def export(
     )
     manifest.manifest_path(path).unlink(missing_ok=True)  # one of an older file at this place
     try:
-        error = parity.check(artifact, model.module, model.example_inputs, tolerance=tolerance)
+        errors = dict(_parity(artifact, model, tolerance))
     except ParityError:
         path.unlink(missing_ok=True)
         raise
-    artifact = replace(artifact, provenance={**artifact.provenance, "parity_error": error})
+    provenance = {**artifact.provenance, "parity_error": max(errors.values()), "parity_runtimes": errors}
+    artifact = replace(artifact, provenance=provenance)
     manifest.write(artifact)
     return artifact
+
+
+def _parity(artifact: Artifact, model: Captured | Pruned, tolerance: float) -> Iterator[tuple[str, float]]:
+    """Each runtime here that runs the file, and its error; raises ParityError."""
+    for runner in (open_runner(artifact), *other_runners(artifact)):
+        error = parity.check(artifact, model.module, model.example_inputs, tolerance=tolerance, runner=runner)
+        yield runner.runtime, error
 
 
 def _provenance(model: Captured | Pruned) -> dict[str, Any]:
