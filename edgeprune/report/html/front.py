@@ -12,7 +12,7 @@ from edgeprune.records.trial import Stage, Trial
 from edgeprune.report.html.axes import Scale, linear
 from edgeprune.report.html.chart import legend, percent, plot, unit_of, x_axis, y_axis
 from edgeprune.report.html.markup import Child, Html, join, tag
-from edgeprune.report.html.view import View, label, latency_figure, title, value_of
+from edgeprune.report.html.view import View, label, latency_figure, title, unbroken, value_of
 
 __all__ = ["front", "undominated"]
 
@@ -143,7 +143,7 @@ def _mark(view: View, name: str, point: _Point, across: Scale, down: Scale) -> H
     below = point.accuracy < down.low
     upper = point.upper if point.upper is not None and point.upper > point.x else None
     up_to = "" if upper is None else f" (up to {format_figure(name, upper, point.x)})"
-    said = (
+    said = unbroken(
         f"{'' if what.startswith('trial') else what + ', '}trial {trial.number}, {_STAGES[trial.stage]}: "
         f"{label(name)} {format_figure(name, point.x)}{up_to}, accuracy {format_figure('accuracy', point.accuracy)}"
         f"{', below the range of the chart' if below else ''}"

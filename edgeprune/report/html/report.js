@@ -29,21 +29,20 @@
   addEventListener("scroll", () => { if (shown) show(...shown); }, { passive: true, capture: true });
 
   const table = document.querySelector("table.trials");
-  const body = table.tBodies[0];
-  function value(row, column) {
-    const text = row.cells[column].dataset.value;
+  function value(body, column) {
+    const text = body.rows[0].cells[column].dataset.value;
     return text === undefined || text === "" ? null : Number.isNaN(Number(text)) ? text : Number(text);
   }
   function sort(head, column) {
     const down = head.getAttribute("aria-sort") === "ascending";
     for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const rows = [...body.rows].map((row) => [value(row, column), row]);
+    const rows = [...table.tBodies].map((body) => [value(body, column), body]);
     rows.sort(([a], [b]) => {
       if (a === null || b === null) return (a === null) - (b === null); // what is missing stays last
       return (a < b ? -1 : a > b ? 1 : 0) * (down ? -1 : 1);
     });
-    body.append(...rows.map(([, row]) => row));
+    table.append(...rows.map(([, body]) => body));
   }
   [...table.tHead.rows[0].cells].forEach((head, column) => {
     if (head.dataset.sort === undefined) return;

@@ -30,10 +30,13 @@ _SHARES = ("accuracy_before_fine_tuning",)
 def trials(view: View) -> Html:
     """Sortable where scripts run; the table scrolls in itself where it is wider than the page."""
     names = _columns(view)
-    heads = ["trial", "stage", *[label(name) for name in names], "parameters", "work, s", "details"]
-    cells = [tag("th", text, scope="col", data_sort=text if text != "details" else None) for text in heads]
-    rows = [_row(view, trial, names) for trial in view.trials]
-    table = tag("table", tag("thead", tag("tr", cells)), tag("tbody", rows), class_="trials")
+    heads = ["trial", "stage", *[label(name) for name in names], "parameters", "work, s"]
+    cells = [tag("th", text, scope="col", data_sort=text) for text in heads]
+    rows = [
+        tag("tbody", _row(view, trial, names), tag("tr", tag("td", _details(trial), colspan=len(heads)), class_="more"))
+        for trial in view.trials
+    ]
+    table = tag("table", tag("thead", tag("tr", cells)), rows, class_="trials")
     return tag("div", table, class_="scroll", role="region", aria_label="table of the trials", tabindex=0)
 
 
@@ -53,7 +56,7 @@ def _row(view: View, trial: Trial, names: list[str]) -> Html:
     failed = "" if trial.outcome == "OK" else f" {trial.outcome}"
     return tag(
         "tr",
-        tag("th", tag("span", trial.number), " ", mark, scope="row", data_value=trial.number),
+        tag("th", tag("label", _opener(trial), " ", trial.number), " ", mark, scope="row", data_value=trial.number),
         tag("td", _STAGES[trial.stage], tag("strong", failed) if failed else None, data_value=trial.stage.value),
         cells,
         tag(
@@ -63,7 +66,6 @@ def _row(view: View, trial: Trial, names: list[str]) -> Html:
             data_value=params if isinstance(params, int) else None,
         ),
         tag("td", f"{trial.seconds:.1f}", class_="number", data_value=repr(trial.seconds)),
-        tag("td", _details(trial)),
         id=f"trial-{trial.number}",
         class_=what if what in ("accepted", "closest", "dense") else None,
         tabindex=-1,
@@ -91,8 +93,12 @@ def _details(trial: Trial) -> Html:
     )
     if trial.artifact:
         entries.append(("file", trial.artifact))
-    listed = [[tag("dt", name), tag("dd", value)] for name, value in entries]
-    return tag("details", tag("summary", "more"), tag("dl", listed))
+    return tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for name, value in entries])
+
+
+def _opener(trial: Trial) -> Html:
+    """A box that shows the row below it, by the style sheet alone."""
+    return tag("input", type="checkbox", class_="opener", aria_label=f"details of trial {trial.number}")
 
 
 def _entries(details: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -11,8 +12,21 @@ from edgeprune.records.result import Result
 from edgeprune.records.structure import Structure
 from edgeprune.records.trial import Trial
 
-__all__ = ["InTurn", "View", "between", "in_turn", "interval", "label", "latency_figure", "signed", "title", "value_of"]
+__all__ = [
+    "InTurn",
+    "View",
+    "between",
+    "in_turn",
+    "interval",
+    "label",
+    "latency_figure",
+    "signed",
+    "title",
+    "unbroken",
+    "value_of",
+]
 
+_NUMBER_AND_UNIT = re.compile(r"(\d) (%|(?:pp|[num]?s|[kMG]?B|[um]?J)\b)")
 _LABELS = {"peak_memory": "peak memory", "macs": "multiply-accumulates", "params": "parameters"}
 
 
@@ -86,6 +100,11 @@ def in_turn(trial: Trial) -> tuple[InTurn, ...]:
 def signed(value: float, digits: int) -> str:
     """With its sign, which is a minus and no hyphen."""
     return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def unbroken(text: str) -> str:
+    """The text, its numbers held together with their units."""
+    return _NUMBER_AND_UNIT.sub("\\1\u00a0\\2", text)
 
 
 def value_of(figures: Figures, name: str) -> float | None:

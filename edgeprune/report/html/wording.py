@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
-
 from edgeprune.records.budget import LimitCheck, State
 from edgeprune.records.figures import format_figure
 from edgeprune.records.trial import Trial
-from edgeprune.report.html.view import View, label, latency_figure, signed, value_of
+from edgeprune.report.html.view import View, label, latency_figure, signed, unbroken, value_of
 
 __all__ = ["asked", "change", "headroom", "status", "verdict"]
 
 _STATUS = {"accepted": "Accepted", "infeasible": "Infeasible", "unmeasurable": "Not measured"}
 _TENTH = 0.1
-_NUMBER_AND_UNIT = re.compile(r"(\d) (%|(?:pp|[num]?s|[kMG]?B|[um]?J)\b)")
 
 
 def status(view: View) -> str:
@@ -23,7 +20,7 @@ def status(view: View) -> str:
 
 def verdict(view: View) -> str:
     """What came of the run, in one sentence; numbers stay with their units."""
-    return _NUMBER_AND_UNIT.sub("\\1\u00a0\\2", _verdict(view))
+    return unbroken(_verdict(view))
 
 
 def _verdict(view: View) -> str:

@@ -46,7 +46,7 @@ def test_a_point_says_what_it_is_to_those_who_cannot_see_it(run: View) -> None:
     markup = front(run)
     assert markup is not None
     assert re.search(
-        r'aria-label="dense, trial 0, recovered quickly: latency p50 1.00\d ms \(up to 1.0\d\d ms\), accuracy 92.00 %',
+        r'aria-label="dense, trial 0, recovered quickly: latency p50 1.00\d\xa0ms \(up to 1.0\d\d\xa0ms\), accuracy 92',
         markup,
     )
     assert re.search(r'href="#trial-10" class="point" aria-label="accepted, trial 10, fine-tuned wholly: ', markup)
@@ -60,7 +60,7 @@ def test_a_trial_below_the_range_is_drawn_on_its_edge_and_says_so(run: View) -> 
     markup = front(replace(run, trials=(*run.trials[:1], low, *run.trials[2:])))
     assert markup is not None
     (point,) = re.findall(r'<a href="#trial-1" .*?</a>', markup.split('<div class="panel">')[1])
-    assert "accuracy 10.00 %, below the range of the chart" in point
+    assert "accuracy 10.00\u00a0%, below the range of the chart" in point
     assert 'class="under"' in point
 
 
