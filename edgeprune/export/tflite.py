@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprune import atomic
 from edgeprune.errors import UsageError
 from edgeprune.export import manifest
+from edgeprune.export.arena import planned_bytes
 from edgeprune.export.base import resized
 from edgeprune.export.environment import find
 from edgeprune.export.layout import CHANNELS_LAST
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.export import ExportedProgram
 
-__all__ = ["ENVIRONMENT", "TfliteExporter", "read_specs"]
+__all__ = ["ENVIRONMENT", "TfliteExporter", "arena_provenance", "read_specs"]
 
 ENVIRONMENT = "tflite"
 LAYOUT = (
@@ -102,6 +103,7 @@ class TfliteExporter:
                 **(provenance or {}),
                 "exporter": "litert-torch",
                 **{str(name): str(version) for name, version in told["versions"].items()},
+                **arena_provenance(told),
                 **({CHANNELS_LAST: {"inputs": layout[0], "outputs": layout[1]}} if any(layout) else {}),
             },
         )
@@ -109,6 +111,12 @@ class TfliteExporter:
     def _turned(self, shapes: Sequence[tuple[int, ...]]) -> list[int]:
         """Numbers of the tensors that have channels before places, where these are to come last."""
         return [number for number, shape in enumerate(shapes) if self.layout == "nhwc" and len(shape) >= 4]
+
+
+def arena_provenance(told: Mapping[str, Any]) -> dict[str, Any]:
+    """`arena_bytes`, which the tensors take in turns, where a program says how long each of them lives."""
+    lifetimes = told.get("lifetimes")
+    return {} if lifetimes is None else {"arena_bytes": planned_bytes([tuple(each) for each in lifetimes])}
 
 
 def read_specs(told: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:

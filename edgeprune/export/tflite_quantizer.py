@@ -20,7 +20,7 @@ from edgeprune.export.base import FloatModel, Scheme, quantised_provenance
 from edgeprune.export.environment import find
 from edgeprune.export.layout import as_file
 from edgeprune.export.program import ProgramError, call
-from edgeprune.export.tflite import ENVIRONMENT, read_specs
+from edgeprune.export.tflite import ENVIRONMENT, arena_provenance, read_specs
 from edgeprune.records.artifact import Artifact
 
 if TYPE_CHECKING:
@@ -85,5 +85,6 @@ class TfliteQuantizer:
             provenance={
                 **quantised_provenance(source, scheme, len(batches)),
                 **{str(package): str(version) for package, version in told["versions"].items()},
+                **arena_provenance(told),
             },
         )

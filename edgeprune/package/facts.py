@@ -36,7 +36,11 @@ def memory_facts(lock: Lock) -> tuple[MemoryFact, ...]:
         by = f" by {runtime}" if runtime else ""
         how = "upper bound of what the model adds to the runtime without it"
         found.append(MemoryFact("peak_memory", math.ceil(bound), peak.kind, f"{peak.kind}{where}{by}: {how}"))
-    if lock.activation_bytes is not None:
+    planned = lock.artifact.provenance.get("arena_bytes")
+    if isinstance(planned, int):
+        how = "estimated: TFLite Micro's plan of the tensors, without its scratch memory and its records of operators"
+        found.append(MemoryFact("arena", planned, "estimated", how))
+    elif lock.activation_bytes is not None:
         how = "estimated: the largest sum of float32 activations alive at once at batch 1, without the runtime's own"
         if quantised(lock):
             how += "; in int8 it is less"

@@ -13,6 +13,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from edgeprune.package.base import Contents, Model
 from edgeprune.package.build import build
+from edgeprune.package.facts import memory_facts
 from edgeprune.package.manifest import manifest_schema
 from edgeprune.package.tar import TarPackager
 from edgeprune.records.lock import Lock
@@ -105,6 +106,14 @@ def test_a_quantised_file_says_so_everywhere() -> None:
     properties = json.loads(files["sbom.cdx.json"].data)["components"][0]["properties"]
     assert {"name": "edgeprune:quantised", "value": "int8 per channel"} in properties
     assert b"- onnx, int8 per channel, 6 B, sha256" in files["README.md"].data
+
+
+def test_an_arena_that_was_planned_for_the_file_goes_before_an_estimate_of_the_network() -> None:
+    lock = example_lock(b"digits")
+    artifact = replace(lock.artifact, provenance={"arena_bytes": 3488})
+    (_, arena) = memory_facts(replace(lock, artifact=artifact))
+    assert (arena.name, arena.value, arena.kind) == ("arena", 3488, "estimated")
+    assert arena.source.startswith("estimated: TFLite Micro's plan of the tensors")
 
 
 def test_the_manifest_says_measured_or_estimated() -> None:

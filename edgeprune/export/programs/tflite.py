@@ -37,7 +37,11 @@ def convert(inputs: Sequence[str], outputs: Sequence[str], channels_last: Sequen
     )
     name(model, order, (inputs, outputs))
     Path("model.tflite").write_bytes(packed(model))
-    return {"versions": versions("torch", "litert-torch", "litert-converter"), **specs(model)}
+    return {
+        "versions": versions("torch", "litert-torch", "litert-converter"),
+        "lifetimes": lifetimes(model),
+        **specs(model),
+    }
 
 
 def quantise(recipe: str, names: Sequence[str], batches: int) -> "dict[str, Any]":
@@ -61,7 +65,12 @@ def quantise(recipe: str, names: Sequence[str], batches: int) -> "dict[str, Any]
     made = opened(bytes(result.quantized_model))
     name(made, *[signature_names(model)] * 2)
     Path("int8.tflite").write_bytes(packed(made))
-    return {"versions": versions("ai-edge-quantizer"), "integer_weights": integer_weights(made), **specs(made)}
+    return {
+        "versions": versions("ai-edge-quantizer"),
+        "integer_weights": integer_weights(made),
+        "lifetimes": lifetimes(made),
+        **specs(made),
+    }
 
 
 class Rows:
@@ -169,6 +178,38 @@ def quantisation(tensor: Any) -> "dict[str, Any]":
     if tensor.type == schema.TensorType.FLOAT32 or scales is None or len(scales) != 1:
         return {}
     return {"scale": float(scales[0]), "zero_point": 0 if known.zeroPoint is None else int(known.zeroPoint[0])}
+
+
+def lifetimes(model: Any) -> "list[list[int]] | None":
+    """[bytes, first step, last step] of every tensor that takes its turn in memory; None where control flow decides."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    if len(model.subgraphs) != 1:
+        return None
+    graph, types = model.subgraphs[0], schema.TensorType
+    first = {int(index): 0 for index in graph.inputs}
+    last = dict(first)
+    for step, operator in enumerate(graph.operators, 1):
+        written = [int(index) for index in operator.outputs]
+        for index in written:
+            first.setdefault(index, step)
+        last.update((index, step) for index in [*map(int, operator.inputs), *written])
+    last.update((int(index), len(graph.operators)) for index in graph.outputs)
+    bits = {types.BOOL: 8, types.INT4: 4, types.INT8: 8, types.UINT8: 8, types.INT16: 16, types.UINT16: 16}
+    bits.update({types.FLOAT16: 16, types.FLOAT32: 32, types.INT32: 32, types.UINT32: 32})
+    bits.update({types.FLOAT64: 64, types.INT64: 64, types.UINT64: 64})
+    found = []
+    for index, step in sorted(first.items()):
+        tensor = graph.tensors[index]
+        if tensor.isVariable or model.buffers[tensor.buffer].data is not None:
+            continue
+        if tensor.type not in bits:
+            return None
+        count = 1
+        for size in [] if tensor.shape is None else tensor.shape:
+            count *= int(size)
+        found.append([-(-count * bits[tensor.type] // 8), step, last[index]])
+    return found
 
 
 def integer_weights(model: Any) -> int:
