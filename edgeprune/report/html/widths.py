@@ -66,13 +66,15 @@ def _row(layer: Layer, candidate: Candidate, block: str | None, widest: int) -> 
     whole = 100.0 * layer.width / widest
     left = 100.0 * kept / widest
     if block is not None:
-        kind, told = "dropped", f"dropped with {block}"
+        kind, told = "dropped", "dropped"
     elif kept < layer.width:
         kind, told = "narrowed", f"{kept / layer.width * 100:.0f} %"
     else:
         kind, told = "still", "frozen" if layer.frozen else "whole"
     groups = ", ".join(dict.fromkeys(part.group for part in layer.parts))
     about = f"goes with the group {groups}" if groups else f"frozen: {layer.frozen}"
+    if block is not None:
+        about = f"dropped with the block {block}"
     bar = tag(
         "svg",
         tag("rect", x="0", y=2, width=percent(max(whole, 0.4)), height=12, rx=2, class_="whole"),
@@ -80,12 +82,11 @@ def _row(layer: Layer, candidate: Candidate, block: str | None, widest: int) -> 
         height=16,
         aria_hidden="true",
     )
-    after = "dropped" if block is not None else f"{kept:,}"
     return tag(
         "li",
         tag("span", layer.name, class_="layer", title=about),
         bar,
-        tag("span", f"{layer.width:,} → {after}" if kept < layer.width else f"{layer.width:,}", class_="number"),
+        tag("span", f"{layer.width:,} → {kept:,}" if kept < layer.width else f"{layer.width:,}", class_="number"),
         tag("span", told, class_="quiet share", title=about),
         class_=kind,
         data_layer=layer.name,
