@@ -67,18 +67,19 @@ def export(
     model: Captured | Pruned,
     path: str | Path,
     *,
-    format: str = "onnx",  # noqa: A002  the public API's word
+    format: str | None = None,  # noqa: A002  the public API's word
     tolerance: float = 1e-3,
     provenance: Mapping[str, Any] | None = None,
 ) -> Artifact:
     """Write the model to `path`, check the file in its runtime, and write the manifest beside it.
 
-    The artifact's provenance tells the candidate, the cost and the parity error. A file that fails the check is
-    removed. Raises UsageError, ParityError, StorageError.
+    Without `format` the file's ending says it. The artifact's provenance tells the candidate, the cost and the parity
+    error, by runtime. A file that fails the check is removed. Raises UsageError, ParityError, StorageError.
     """
     from edgeprune.sparsity.masks import has_masks, make_permanent
 
     path = Path(path).absolute()
+    format = format or format_of(path)  # noqa: A001
     check_output(path, format)
     if has_masks(model):
         model = make_permanent(model)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import onnxruntime
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -32,6 +33,7 @@ def test_pruned_model_becomes_a_checked_file_with_its_manifest(tmp_path: Path) -
     assert artifact.provenance["macs"] == 9 * (2 * 9 * 2) + 2 * 9 * 3 + 3 * 3
     assert artifact.provenance["candidate"] == pruned.candidate.id
     assert artifact.provenance["parity_error"] < 1e-5
+    assert list(artifact.provenance["parity_runtimes"]) == [f"onnxruntime {onnxruntime.__version__}"]
     assert artifact.provenance["verification_error"] < 1e-5
     x = torch.randn(4, 2, 5, 5)
     with torch.no_grad():
@@ -85,7 +87,9 @@ def test_file_that_fails_the_check_does_not_stay(tmp_path: Path, monkeypatch: py
 
 def test_suffix_and_format_must_agree(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"net\.tflite: a file of format 'onnx' ends in \.onnx"):
-        export(captured(), tmp_path / "net.tflite")
+        export(captured(), tmp_path / "net.tflite", format="onnx")
+    with pytest.raises(UsageError, match=r"net\.bin: no exporter writes \.bin"):
+        export(captured(), tmp_path / "net.bin")
     with pytest.raises(UsageError, match="unknown exporter 'onxx'") as caught:
         export(captured(), tmp_path / "net.onnx", format="onxx")
     assert "onnx" in (caught.value.hint or "")
