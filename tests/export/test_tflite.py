@@ -19,7 +19,7 @@ from edgeprune.export.tflite_runner import TfliteRunner
 from edgeprune.graph.capture import capture
 from edgeprune.pipeline.export import export
 from edgeprune.records.artifact import Artifact
-from tests.export.tflite_models import EXAMPLES, needed, tagger
+from tests.export.tflite_models import EXAMPLES, RUNTIMES, needed, tagger
 
 
 @pytest.fixture(scope="module")
@@ -113,13 +113,17 @@ def test_inputs_that_do_not_fit_are_told_with_their_case(files: dict[str, Artifa
     runner.close()
 
 
-def test_in_tflite_runtime_it_is_the_same(files: dict[str, Artifact]) -> None:
-    where = needed("tflite-runtime")
-    runner = TfliteRunner(files["nchw"], where, "tflite-runtime")
-    assert runner.runtime == "tflite-runtime 2.14.0"
-    assert parity.check(files["nchw"], tagger(), EXAMPLES, runner=runner) < 1e-5
+@pytest.mark.parametrize(("environment", "runtime"), RUNTIMES.items())
+def test_in_each_runtime_it_is_the_same_as_its_manifest_says(
+    files: dict[str, Artifact], environment: str, runtime: str
+) -> None:
+    where = needed(environment)
+    runner = TfliteRunner(files["nchw"], where, runtime)
+    assert runner.runtime == f"{runtime} {where.versions[runtime]}"
+    error = parity.check(files["nchw"], tagger(), EXAMPLES, runner=runner)
+    assert error < 1e-5
     told = json.loads(manifest.manifest_path(files["nchw"].path).read_text())["provenance"]["parity_runtimes"]
-    assert list(told)[1:] == ["tflite-runtime 2.14.0"]
+    assert told[runner.runtime] == pytest.approx(error, rel=0.5)
 
 
 def test_a_module_in_training_stays_so_and_an_operator_without_a_form_is_named(tmp_path: Path) -> None:

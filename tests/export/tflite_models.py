@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,8 +11,10 @@ from torch import Tensor, nn
 from edgeprune.errors import UsageError
 from edgeprune.export.environment import Installation, find
 
-__all__ = ["EXAMPLES", "Tagger", "needed"]
+__all__ = ["EXAMPLES", "RUNTIMES", "Tagger", "needed", "tagger"]
 
+# By environment; tflite-runtime has no wheels for later Pythons, and is not missed there.
+RUNTIMES = {"tflite": "ai-edge-litert", **({"tflite-runtime": "tflite-runtime"} if sys.version_info < (3, 12) else {})}
 EXAMPLES = (torch.linspace(-2, 2, 108).reshape(1, 3, 6, 6), torch.tensor([[1, 6]]))
 
 
@@ -40,4 +44,4 @@ def needed(name: str) -> Installation:
     try:
         return find(name)
     except UsageError as error:
-        pytest.skip(f"{error.message}: EDGEPRUNE_TEST_CONVERTERS=1 scripts/test makes it")
+        pytest.skip(f"{error.message}: scripts/test makes it")

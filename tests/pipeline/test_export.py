@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import onnxruntime
-import onnxruntime
 import pytest
 import torch
 from torch import nn
