@@ -59,7 +59,7 @@ def check(
     else:
         reading, dense = measured(subject, policy, device, progress)
         if subject.accuracy is not None and any(limit.is_accuracy for limit in policy.limits):
-            notes.append("the accuracy is as the run evaluated it; all else was measured now")
+            notes.append("the accuracy is as the run evaluated it")
     if baseline is None and any(part.limits for part in policy.regression.values()):
         notes.append("regressions were not checked: there is no --baseline")
     return judge(reading, dense, policy, baseline=baseline, notes=tuple(notes))

@@ -189,7 +189,7 @@ def _notes(a: Side, b: Side, *, alike: bool) -> tuple[str, ...]:
             "measured at two times: a latency that changed by less than 5 % is no difference; "
             "`edgeprune measure FILE --against FILE` runs both in turn, and tells smaller ones"
         )
-    same = a.reading.sha256 == b.reading.sha256
-    if same:
-        notes.append("both are the same file: what differs is the state of the device")
+    if a.reading.sha256 == b.reading.sha256:
+        again = a.reading.origin.started_at != b.reading.origin.started_at
+        notes.append("both are the same file" + (", measured at two times" if again else ""))
     return tuple(notes)

@@ -116,7 +116,7 @@ def provenance(gate: Gate) -> list[str]:
 def when(origin: Origin) -> str:
     """Measured now or recorded, at what time, and how long ago that is."""
     if not origin.started_at:
-        return f"{origin.source}: not measured"
+        return "not measured"
     if origin.source == "measured":
         return f"measured now, at {origin.started_at}"
     age = "" if origin.age_s is None else f", {since(origin.age_s)}"
@@ -146,14 +146,14 @@ def _span(seconds: float) -> str:
 def _what(check: GateCheck) -> str:
     if check.kind == "budget":
         return f"{check.entry.limit.metric} {check.entry.limit.text}"
-    reference = "" if check.reference is None else f" ({format_figure(check.name, check.reference)})"
-    return f"{check.name} {check.entry.limit.text} of the baseline{reference}"
+    reference = "" if check.reference is None else f"'s {format_figure(check.name, check.reference)}"
+    return f"{check.name} {check.entry.limit.text} against the baseline{reference}"
 
 
 def _relation(check: GateCheck) -> str:
     entry = check.entry
     if entry.state is State.UNKNOWN:
-        return "cannot be told from"
+        return "is not shown to be within"
     if entry.limit.is_accuracy:
         return "is at least" if entry.state is State.MET else "is below"
     return "is within" if entry.state is State.MET else "is over"

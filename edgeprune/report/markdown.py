@@ -31,7 +31,7 @@ def render(gate: Gate) -> str:
 
 def _row(check: GateCheck) -> list[str]:
     entry = check.entry
-    of = " of the baseline" if check.kind == "regression" else ""
+    of = " against the baseline" if check.kind == "regression" else ""
     mark = _MARKS[entry.state] if check.is_met or check.fails else "⚠️"
     limit = f"{check.name} {entry.limit.text}{of}"
     return [limit, value_text(entry), bound_text(entry), headroom_text(entry), f"{mark} {state_text(check)}"]

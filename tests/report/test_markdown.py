@@ -18,7 +18,7 @@ def test_verdict_table_and_what_fails() -> None:
         "|---|---|---|---|---|",
         "| latency.p95 19ms | 20.000 ms (up to 21.000 ms) | 19.000 ms | -10.5 % | ❌ VIOLATED |",
         "| size 3MB | 4.00 MB | 3.00 MB | -33.3 % | ⚠️ warning: violated |",
-        "| accuracy -1pp of the baseline | 90.00 % | 89.00 % | +1.00 pp | ✅ met |",
+        "| accuracy -1pp against the baseline | 90.00 % | 89.00 % | +1.00 pp | ✅ met |",
     ]
     assert "- latency.p95 19ms: 20.000 ms (up to 21.000 ms) is over 19.000 ms, headroom -10.5 %" in lines
     assert "- measured now, at 2026-11-21T12:00:00+00:00" in lines
