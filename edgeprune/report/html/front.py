@@ -107,7 +107,7 @@ def _accuracies(view: View, values: list[float], bound: float | None) -> Scale:
     if bound is not None:
         low = max(low, bound - 5 * max(high - bound, _LEAST_SPAN))
     room = max((high - low) * 0.07, 0.002)
-    return Scale(low - room, min(high + room, max(1.0, high)) if high + room > 1 else high + room, _BOTTOM, _TOP)
+    return Scale(low - room, min(high + room, max(1.0, high)), _BOTTOM, _TOP)
 
 
 def _limits(across: Scale, down: Scale, x_limit: LimitCheck | None, y_limit: LimitCheck | None) -> list[Html]:

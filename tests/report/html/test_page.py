@@ -173,3 +173,31 @@ def test_what_is_only_estimated_says_so_and_is_no_point_of_the_front(large: View
     panels = text.split('<div class="panel">')[1:]
     counts = [panel.count('class="point"') for panel in panels]
     assert counts[1] == counts[0] - 1  # size, against latency
+
+
+def test_a_pool_tells_what_each_of_its_devices_had() -> None:
+    run = view(trials=6)
+    assert run.result.best is not None
+    devices = {"ssh://pi@a": {"latency.p50": 0.5, "energy": None}, "ssh://pi@b": {"latency.p50": 0.75, "energy": None}}
+    details = {**run.result.best.details, "pool": {"judge": "worst", "devices": devices, "outcomes": {}}}
+    text = page(replace(run, result=replace(run.result, best=replace(run.result.best, details=details))))
+    assert "Devices of the pool, judged by worst (trial 4)" in text
+    table = text[text.index("Devices of the pool") :]
+    assert re.findall(r'<th scope="row">(ssh[^<]+)</th><td class="number">([^<]+)</td></tr>', table) == [
+        ("ssh://pi@a", "0.500 ms"),
+        ("ssh://pi@b", "0.750 ms"),
+    ]
+
+
+def test_what_details_hold_is_shown_whatever_it_is() -> None:
+    run = view(trials=6)
+    details = {"quantised": {"sqnr_db": 34.25, "scheme": "u8s8"}, "epochs": 3, "new_thing": [1, 2], "flag": True}
+    trials = (*run.trials[:1], replace(run.trials[1], details=details), *run.trials[2:])
+    text = page(replace(run, trials=trials))
+    for name, value in (
+        ("quantised: SQNR, dB", "34.25"),
+        ("quantised: scheme", "u8s8"),
+        ("new thing", "1, 2"),
+        ("flag", "yes"),
+    ):
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in text
