@@ -19,38 +19,43 @@ __all__ = ["memory", "power", "thinned"]
 _LONG = 12  # characters: what stands behind a bar; longer text stands below it
 _STAGES = (("base", "runtime alone"), ("loaded", "model loaded"), ("sampled", "highest sample"))
 _MOST_POINTS = 500
+_KINDS = {
+    "anonymous": "anonymous: given back only by swapping",
+    "file": "file-backed: the kernel can drop it",
+    "nvmap": "mapped by the graphics processor",
+    "other": "of either kind",
+}
 
 
 def memory(view: View) -> Html | None:
     """Stacked bars of the model's peak and of the whole process; None where memory was not measured."""
-    found = [(title(view, t), m) for t in view.compared if (m := view.measurements.get(t.number)) and m.memory]
+    found = [
+        (title(view, trial), measured, memory)
+        for trial in view.compared
+        if (measured := view.measurements.get(trial.number)) is not None and (memory := measured.memory) is not None
+    ]
     if not found:
         return None
-    peaks = [(name, _parts(m.memory), _of_peak(m.memory)) for name, m in found if m.memory is not None]
+    peaks = [(name, _parts(memory), _of_peak(memory)) for name, _, memory in found]
     growth = [
         (f"{name}: {told}", parts, format_figure("peak_memory", float(sum(size for _, size in parts))))
-        for name, measured in found
+        for name, measured, _ in found
         for told, parts in _stages(measured)
     ]
-    limit = next(
-        (e.bound for e in (view.result.check.limits if view.result.check else ()) if e.limit.metric == "peak_memory"),
-        None,
-    )
-    signs = [("anonymous", "anonymous: given back only by swapping"), ("file", "file-backed: the kernel can drop it")]
-    key = legend(*signs, *([("bound", "limit of the budget")] if limit is not None else []))
-    shown = [
+    limits = view.result.check.limits if view.result.check else ()
+    limit = next((entry.bound for entry in limits if entry.limit.metric == "peak_memory"), None)
+    kinds = {kind for _, parts, _ in (*peaks, *growth) for kind, _ in parts}
+    signs = [(kind, text) for kind, text in _KINDS.items() if kind in kinds]
+    return join(
         tag("h3", "Peak that the model adds to the runtime"),
         _bars(peaks, limit),
-        _swapped([(name, m.memory) for name, m in found if m.memory is not None]),
-    ]
-    if growth:
-        shown += [tag("h3", "The whole process"), _bars(growth, None)]
-    return join(shown, key)
+        _swapped([(name, memory) for name, _, memory in found]),
+        [tag("h3", "The whole process"), _bars(growth, None)] if growth else None,
+        legend(*signs, *([("bound", "limit of the budget")] if limit is not None else [])),
+    )
 
 
-def _parts(memory: Memory | None) -> list[tuple[str, int]]:
-    if memory is None:
-        return []
+def _parts(memory: Memory) -> list[tuple[str, int]]:
     parts = [("other", memory.model_peak_bytes)]
     if memory.anonymous_peak_bytes is not None and memory.file_peak_bytes is not None:
         parts = [("anonymous", memory.anonymous_peak_bytes), ("file", memory.file_peak_bytes)]
@@ -59,9 +64,7 @@ def _parts(memory: Memory | None) -> list[tuple[str, int]]:
     return parts + ([("nvmap", memory.nvmap_peak_bytes)] if memory.nvmap_peak_bytes else [])
 
 
-def _of_peak(memory: Memory | None) -> str:
-    if memory is None:
-        return ""
+def _of_peak(memory: Memory) -> str:
     peak = memory.model_peak_bytes + (memory.nvmap_peak_bytes or 0)
     split = [
         f"{text} {format_figure('peak_memory', size, peak)}"

@@ -10,7 +10,7 @@ import pytest
 from edgeprune.report.html.axes import Scale
 from edgeprune.report.html.front import front, undominated
 from edgeprune.report.html.latency import latency, shares
-from edgeprune.report.html.memory import power, thinned
+from edgeprune.report.html.memory import memory, power, thinned
 from edgeprune.report.html.quantised import quantised
 from edgeprune.report.html.view import View, interval
 from edgeprune.report.html.widths import frozen, widths
@@ -150,3 +150,24 @@ def test_int8_tells_the_float_and_the_int8_file_and_the_schemes(run: View) -> No
     assert markup is not None
     for shown in ("91.50 %", "34.2 dB", "2.00 MB", "0.600 ×", "0.580 to 0.610", "garbage", "chosen", "128 inputs"):
         assert shown in markup
+
+
+def test_memory_is_split_and_shown_from_the_runtime_alone_to_the_peak(run: View) -> None:
+    markup = memory(run)
+    assert markup is not None
+    assert (
+        "23.00 MB (anonymous 14.00 MB, file-backed 9.00 MB, while running 700.00 kB, noise 400.00 kB, 3 processes)"
+        in markup
+    )
+    assert re.findall(r'aria-label="(dense: [rm][^"]+)"', markup) == [
+        "dense: runtime alone: 44.00 MB",
+        "dense: model loaded: 67.00 MB",
+    ]
+    assert "limit of the budget" in markup
+    first = run.measurements[0]
+    assert first.memory is not None
+    mapped = replace(first.memory, nvmap_peak_bytes=5_000_000, anonymous_peak_bytes=None, swapped_bytes=2_000_000)
+    told = memory(replace(run, measurements={0: replace(first, memory=mapped)}))
+    assert told is not None
+    for shown in ("graphics 5.00 MB", "of either kind", "mapped by the graphics processor", "dense: 2.00 MB"):
+        assert shown in told
