@@ -39,6 +39,11 @@ __all__ = ["sparsify_command"]
 @click.option("--epochs", type=click.IntRange(min=0), default=0, help="Fine-tune with the zeros held.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--onnx", type=click.Path(path_type=Path), help="Export the sparse model there as well.")
+@click.option(
+    "--compressed",
+    is_flag=True,
+    help="Store that file as .sparse, too, without its zeros; edgeprune/export/sparse_loader.py loads it anywhere.",
+)
 @device_options
 @as_json
 def sparsify_command(
@@ -53,6 +58,7 @@ def sparsify_command(
     epochs: int,
     seed: int,
     onnx: Path | None,
+    compressed: bool,
     target: str | None,
     profile: str | None,
     json_output: bool,
@@ -82,6 +88,7 @@ def sparsify_command(
             epochs=epochs,
             seed=seed,
             export_to=onnx,
+            compressed=compressed,
             target=target or ("local" if profile else None),
             profile=profile or "host",
             task=task,
@@ -106,6 +113,9 @@ def _lines(report: dict[str, Any]) -> list[str]:
     if report["accuracy"] is not None:
         lines.append("accuracy: " + ", ".join(f"{kind} {value:.4g}" for kind, value in report["accuracy"].items()))
     lines += [f"written: {path}" for path in (report["output"], report["artifact"]) if path]
+    if (packed := report["compressed"]) is not None:
+        file, xz = packed["model_bytes"]["file"], packed["model_bytes"]["xz"]
+        lines.append(f"written: {packed['path']}: {packed['size_bytes']} bytes (of {file}; {xz} by xz alone)")
     value = report["worth"]
     if value is None:
         return [*lines, "what it is worth on a device was not measured (--target local)"]

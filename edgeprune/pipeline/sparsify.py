@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.errors import TaskError
+from edgeprune.errors import TaskError, UsageError
 from edgeprune.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def sparsify(
     epochs: int = 0,
     seed: int = 0,
     export_to: str | Path | None = None,
+    compressed: bool = False,
     target: str | None = None,
     profile: str | Path = "host",
     task: CheckedTask | None = None,
@@ -44,19 +45,23 @@ def sparsify(
 ) -> dict[str, Any]:
     """Make single weights zero, fine-tune with the zeros held for `epochs`, write the `.pt2` with plain zeros.
 
-    With `export_to` the artifact is written there; with `target` dense and sparse artifact are compared on that
-    device. Returns a plain mapping: share of zeros per weight, accuracy before and after where the task tells it, the
-    paths, and what it is worth. Raises UsageError, TaskError, TargetError, ParityError, StorageError.
+    With `export_to` the artifact is written there, and `compressed` as a .sparse file beside it; with `target` dense and
+    sparse artifact are compared on that device. Returns a plain mapping: share of zeros per weight, accuracy before and
+    after where the task tells it, the paths, and what it is worth. Raises UsageError, TaskError, TargetError,
+    ParityError, StorageError.
     """
+    from edgeprune.export.sparse_file import pack
     from edgeprune.pipeline.export import export, format_of
     from edgeprune.pipeline.prune import check_request
-    from edgeprune.pipeline.worth import worth
+    from edgeprune.pipeline.worth import compressed_sizes, worth
     from edgeprune.sparsity.masks import make_permanent, zero_shares
     from edgeprune.sparsity.masks import sparsify as masked
     from edgeprune.training_data import ImportanceContext
 
     output = Path(output)
     check_request(output, export_to, importance="l2", round_to=1)
+    if compressed and export_to is None:
+        raise UsageError("there is no file to be stored compressed", hint="name one: --onnx sparse.onnx --compressed")
     trainable = task is not None and task.trainable
     if epochs and not trainable:
         raise TaskError(
@@ -76,12 +81,16 @@ def sparsify(
     accuracy = _accuracies(captured, sparse, task, epochs=epochs, seed=seed, progress=progress)
     plain = make_permanent(sparse)
     plain.save(output)
-    artifact, value = None, None
+    artifact, value, packed = None, None, None
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
         if export_to is not None or target is not None:
             path = Path(folder) / "sparse.onnx" if export_to is None else Path(export_to)
             with progress.step(f"export {path.name}"):
                 artifact = export(plain, path, format=format_of(path))
+        if compressed and artifact is not None:
+            with progress.step("compressing"):
+                place, size = pack(artifact)
+            packed = {"path": str(place), "size_bytes": size, "model_bytes": compressed_sizes(artifact.path)}
         if target is not None and artifact is not None:
             with progress.step("export the dense model"):
                 dense = export(captured, Path(folder) / f"dense{artifact.path.suffix}", format=artifact.format)
@@ -107,6 +116,7 @@ def sparsify(
         "accuracy": accuracy,
         "output": str(output),
         "artifact": None if export_to is None or artifact is None else str(artifact.path),
+        "compressed": packed,
         "worth": None if value is None else asdict(value),
     }
 

@@ -68,7 +68,7 @@ def make_permanent(model: Prunable) -> Pruned:
     for weight, mask, product in _masked(module):
         parameter = attribute(module, str(weight.target))
         with torch.no_grad():
-            parameter.mul_(attribute(module, str(mask.target)))
+            parameter.mul_(attribute(module, str(mask.target))).add_(0.0)  # -0 becomes 0: one zero, all bits 0
         product.replace_all_uses_with(weight)
         module.graph.erase_node(product)
         if not mask.users:
