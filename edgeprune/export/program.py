@@ -83,8 +83,8 @@ def variables() -> Mapping[str, str]:
     """This process's, without what would lead the other Python to this one's packages."""
     left_out = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP")
     own = {name: value for name, value in os.environ.items() if name not in left_out}
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return {**own, **quiet}
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}  # nothing is asked of a network
+    return {**own, **quiet, "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 class _Process:
