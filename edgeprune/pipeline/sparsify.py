@@ -46,8 +46,8 @@ def sparsify(
     """Make single weights zero, fine-tune with the zeros held for `epochs`, write the `.pt2` with plain zeros.
 
     With `export_to` the artifact is written there, and `compressed` as a .sparse file beside it; with `target` dense
-    and sparse artifact are compared on that device. Returns a plain mapping: share of zeros per weight, accuracy before and
-    after where the task tells it, the paths, and what it is worth. Raises UsageError, TaskError, TargetError,
+    and sparse artifact are compared on that device. Returns a plain mapping: share of zeros per weight, accuracy before
+    and after where the task tells it, the paths, and what it is worth. Raises UsageError, TaskError, TargetError,
     ParityError, StorageError.
     """
     from edgeprune.export.sparse_file import pack
