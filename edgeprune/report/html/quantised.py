@@ -33,7 +33,12 @@ def _said(int8: Mapping[str, Any]) -> str:
     parts = [f"Calibrated on {int8['calibrated_on']}."] if int8.get("calibrated_on") else []
     difference = int8.get("device_difference")
     if isinstance(difference, (int, float)):
-        parts.append(f"The device's outputs differ from this machine's by {difference:.3g} of the largest.")
+        apart = (
+            f"differ from this machine's by {difference:.3g} of the largest"
+            if difference
+            else "are this machine's, too"
+        )
+        parts.append(f"The device's outputs {apart}.")
     return " ".join(parts)
 
 
