@@ -33,7 +33,7 @@ def binding(view: View) -> Html:
             )
         )
     if result.message and not view.accepted:
-        said.append(tag("p", result.message))
+        said.append(tag("p", f"{result.message[:1].upper()}{result.message[1:]}"))
     if explanation is not None and explanation.infeasibility is not None:
         said.append(_infeasible(explanation.infeasibility))
     elif result.reachable:

@@ -42,14 +42,15 @@ def front(view: View) -> Html | None:
             tag("label", label(name), for_=f"front-{index}", class_="choice"),
         ]
     panels = [tag("div", _chart(view, name, points), class_="panel") for name, points in shown.items()]
-    key = legend(
+    stages = {point.trial.stage for points in shown.values() for point in points if point.trial != view.result.dense}
+    signs = [
         ("dense", "dense"),
-        ("final", "fine-tuned wholly"),
-        ("short", "recovered quickly, before fine-tuning"),
-        ("accepted", "accepted" if view.accepted else "closest"),
+        *([("final", "fine-tuned wholly")] if Stage.FINAL in stages else []),
+        *([("short", "recovered quickly, before fine-tuning")] if Stage.MEASURE in stages else []),
+        *([("accepted", "accepted" if view.accepted else "closest")] if view.best is not None else []),
         ("bound", "limit of the budget"),
-    )
-    return tag("div", choices, panels, key, class_="tabs")
+    ]
+    return tag("div", choices, panels, legend(*signs), class_="tabs")
 
 
 def undominated(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

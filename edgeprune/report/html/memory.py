@@ -77,7 +77,8 @@ def _of_peak(memory: Memory) -> str:
         if size is not None
     ]
     noise = f"noise {format_figure('peak_memory', memory.noise_bytes, peak)}"
-    return f"{format_figure('peak_memory', float(peak))} ({', '.join([*split, noise])}, {memory.workers} process{'' if memory.workers == 1 else 'es'})"
+    workers = f"{memory.workers} process{'' if memory.workers == 1 else 'es'}"
+    return f"{format_figure('peak_memory', float(peak))} ({', '.join([*split, noise, workers])})"
 
 
 def _stages(measured: Measurement) -> list[tuple[str, list[tuple[str, int]]]]:

@@ -114,7 +114,7 @@ def test_the_verdict_is_one_sentence(status: Status, verdict: str) -> None:
     text = page(view(status, trials=45))
     (heading,) = re.findall(r"<h1>(.*?)</h1>", text)
     assert heading.startswith(verdict)
-    assert status == "accepted" or "a message with &lt;tags&gt; &amp; signs" in text
+    assert status == "accepted" or "A message with &lt;tags&gt; &amp; signs" in text
 
 
 def test_an_infeasible_run_says_what_was_in_reach_as_estimated_and_as_measured() -> None:
