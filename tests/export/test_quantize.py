@@ -12,12 +12,19 @@ from onnx import numpy_helper
 from torch import nn
 
 from edgeprune.errors import UsageError
-from edgeprune.export.quantize import SCHEMES, quantize
+from edgeprune.export.onnx import OnnxExporter
+from edgeprune.export.quantize import SCHEMES, OnnxQuantizer, quantize
 from edgeprune.export.runtime_module import RuntimeModule
 from edgeprune.graph.capture import capture
 from edgeprune.graph.captured import Captured
 from edgeprune.pipeline.export import export
 from edgeprune.records.artifact import Artifact
+from edgeprune.testing.quantizers import QuantizerContract
+
+
+class TestOnnxQuantizer(QuantizerContract):
+    factory = staticmethod(OnnxQuantizer)
+    exporter = staticmethod(OnnxExporter)
 
 
 class Net(nn.Module):
