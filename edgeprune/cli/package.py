@@ -94,9 +94,9 @@ def package_command(
 ) -> None:
     """Write a package of the model that RUN chose (of several, one of all), for a build system.
 
-    RUN is the folder of a run, or its edgeprune.lock; a project stands for its latest run, unless --locked. Only the
-    lock and the file that it names are read; the file is checked by its sha256. The same run gives the same bytes,
-    wherever and whenever.
+    RUN is the folder of a run, or its edgeprune.lock. Unless --locked, a project stands for its latest run, and a file
+    that was exported can be packaged with what its manifest says. Only the lock and the file that it names are read;
+    the file is checked by its sha256. The same run gives the same bytes, wherever and whenever.
     """
     from edgeprune.pipeline.package import Depfile, Options, package
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from edgeprune import atomic
 from edgeprune.errors import StorageError, UsageError
 from edgeprune.export import manifest
 from edgeprune.records import codec, lock
+from edgeprune.records.figures import Figure
 from edgeprune.records.lock import Lock
 from edgeprune.records.result import Result
 
-__all__ = ["read_lock", "read_locked", "relock", "write_lock"]
+__all__ = ["read_exported", "read_lock", "read_locked", "relock", "write_lock"]
 
 _RESULT = "result.json"
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]+")
 
 
 def write_lock(result: Result, run_dir: Path) -> Path | None:
@@ -65,6 +68,34 @@ def read_lock(path: Path) -> Lock:
     except ValueError as error:
         raise UsageError(f"{path} is not JSON: {error}", hint="restore it, or run again") from error
     return lock.from_json(data, path)
+
+
+def read_exported(path: Path) -> tuple[Lock, bytes]:
+    """A file that was exported, and a lock that says of it what its manifest says; raises UsageError, StorageError.
+
+    Nothing was measured of it, so that there are no figures but its size.
+    """
+    if not manifest.manifest_path(path).is_file():
+        hint = "export it with edgeprune, which writes its manifest, or name the folder of a run"
+        raise UsageError(f"{path} has no {manifest.manifest_path(path).name}", hint=hint)
+    data = path.read_bytes()
+    artifact = manifest.read(path)
+    if hashlib.sha256(data).hexdigest() != artifact.sha256:
+        raise UsageError(f"{path} changed while it was read", hint="wait until its export has ended")
+    if not _SUFFIX.fullmatch(path.suffix):
+        raise UsageError(f"{path} does not end as artifacts do", hint="like .onnx or .tflite")
+    facts = artifact.provenance
+    known = Lock(
+        name=path.stem,
+        candidate=str(facts.get("candidate", "")),
+        artifact=replace(artifact, path=Path(path.name)),
+        budget={},
+        figures={"size": Figure(float(artifact.size_bytes), float(artifact.size_bytes))},
+        versions={name: str(facts[name]) for name in ("torch", "onnx") if name in facts},
+        params=facts.get("params"),
+        macs=facts.get("macs"),
+    )
+    return known, data
 
 
 def read_locked(path: Path) -> tuple[Lock, bytes]:

@@ -14,13 +14,15 @@ from pathlib import Path
 
 from edgeprune import registry
 from edgeprune.errors import StorageError, UsageError
+from edgeprune.export import manifest
 from edgeprune.package import signature, write
 from edgeprune.package.base import Contents, File, Model, Packager
 from edgeprune.package.build import build
 from edgeprune.package.names import c_identifier, check_prefix, check_version, package_name, unique
-from edgeprune.pipeline.locking import read_locked, relock
+from edgeprune.pipeline.locking import read_exported, read_locked, relock
 from edgeprune.pipeline.offline import no_network
 from edgeprune.records import lock
+from edgeprune.records.lock import Lock
 
 __all__ = ["Depfile", "Options", "Packaged", "package", "split_name"]
 
@@ -63,9 +65,9 @@ class Packaged:
 def package(runs: Sequence[str], output: Path, *, kind: str, options: Options | None = None) -> Packaged:
     """Package the models of `runs`, each "RUN" or "NAME=RUN", for `kind`, into the folder or archive `output`.
 
-    `kind` may have parameters: "deb:maintainer=Jane Doe <jane@example.org>". A RUN is the folder of a run or its
-    edgeprune.lock. Every artifact is verified by its sha256 before anything is made of it. Raises UsageError,
-    StorageError.
+    `kind` may have parameters: "deb:maintainer=Jane Doe <jane@example.org>". A RUN is the folder of a run, its
+    edgeprune.lock, or a file that was exported with its manifest. Every artifact is verified by its sha256 before
+    anything is made of it. Raises UsageError, StorageError.
     """
     options = options or Options()
     registry.check("packagers", registry.split(kind)[0])
@@ -74,8 +76,8 @@ def package(runs: Sequence[str], output: Path, *, kind: str, options: Options | 
         if options.offline:
             stack.enter_context(no_network())
         packager: Packager = registry.create("packagers", kind)
-        locks = [(name, _lock_path(Path(run), locked=options.locked)) for name, run in map(split_name, runs)]
-        contents = _contents(locks, options)
+        sources = [_source(*split_name(run), locked=options.locked) for run in runs]
+        contents = _contents(sources, options)
         files = build(packager, contents, sign=_signer(options.sign))
     if write.archive_suffix(output) is None:
         changed = write.write_folder(files, output)
@@ -83,8 +85,7 @@ def package(runs: Sequence[str], output: Path, *, kind: str, options: Options | 
         root = f"{contents.name}-{contents.version}"
         changed = (output.name,) if write.write_archive(files, output, root=root, epoch=contents.epoch) else ()
     if options.depfile is not None:
-        read = [path for _, path in locks]
-        read += [path.parent / m.artifact.path for path, m in zip(read, contents.models, strict=True)]
+        read = [path for source in sources for path in source.read]
         read += [path for path in (options.licence, options.sign) if path is not None]
         _write_depfile(options.depfile, output, read)
     return Packaged(output, packager.name, contents, files, changed)
@@ -100,24 +101,43 @@ def split_name(run: str) -> tuple[str | None, str]:
     return name, path
 
 
-def _lock_path(run: Path, *, locked: bool) -> Path:
-    path = run if run.name == lock.FILE or run.is_file() else run / lock.FILE
-    if path.exists() or locked:
-        return path
-    return relock(path.parent)
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A model with the name that it was given, and the files that it was read from."""
+
+    name: str | None
+    lock: Lock
+    data: bytes
+    read: tuple[Path, ...]
 
 
-def _contents(locks: Sequence[tuple[str | None, Path]], options: Options) -> Contents:
-    if not locks:
+def _source(name: str | None, run: str, *, locked: bool) -> _Source:
+    path = Path(run)
+    if path.is_file() and path.suffix != Path(lock.FILE).suffix:
+        if locked:
+            hint = "name the folder of a run, or leave --locked out"
+            raise UsageError(f"{path} is a file without a lock", hint=hint)
+        return _Source(name, *read_exported(path), (path, manifest.manifest_path(path)))
+    if not path.is_file():
+        path = path / lock.FILE
+    if not path.exists() and not locked:
+        relock(path.parent)
+    known, data = read_locked(path)
+    return _Source(name, known, data, (path, path.parent / known.artifact.path))
+
+
+def _contents(sources: Sequence[_Source], options: Options) -> Contents:
+    if not sources:
         raise UsageError("there is nothing to package", hint="name at least one run")
     prefix = check_prefix(options.prefix)
     if options.alignment < 1 or options.alignment & (options.alignment - 1) or options.alignment > 4096:
         raise UsageError(f"an alignment of {options.alignment} is not possible", hint="a power of two up to 4096")
-    found = [read_locked(path) for _, path in locks]
-    alone = options.name if len(locks) == 1 else None
-    names = [given or alone or known.name for (given, _), (known, _) in zip(locks, found, strict=True)]
+    alone = options.name if len(sources) == 1 else None
+    names = [source.name or alone or source.lock.name for source in sources]
     identifiers = unique([prefix + c_identifier(name) for name in names])
-    models = tuple(Model(identifier, known, data) for identifier, (known, data) in zip(identifiers, found, strict=True))
+    models = tuple(
+        Model(identifier, source.lock, source.data) for identifier, source in zip(identifiers, sources, strict=True)
+    )
     return Contents(
         name=package_name(options.name or names[0]),
         version=check_version(options.version),

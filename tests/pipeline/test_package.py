@@ -3,12 +3,14 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgeprune import registry
 from edgeprune.errors import StorageError, UsageError
+from edgeprune.export import manifest
 from edgeprune.package.base import Contents, File
 from edgeprune.package.checksums import SIGNATURE
 from edgeprune.package.tar import TarPackager
@@ -77,6 +79,42 @@ def test_a_run_that_did_not_end_well(tmp_path: Path) -> None:
         relock(tmp_path / "run")
     with pytest.raises(UsageError, match=r"there is no lock .*run/edgeprune\.lock"):
         package([str(tmp_path / "run")], tmp_path / "out", kind="c", options=Options(locked=True))
+
+
+def exported(folder: Path, name: str = "keywords.tflite") -> Path:
+    data = b"an exported file"
+    artifact = example_lock(data, file=name).artifact
+    facts = {"candidate": "abc", "params": 5, "macs": 6, "arena_bytes": 3488, "torch": "2.13.0"}
+    path = folder / name
+    path.write_bytes(data)
+    manifest.write(replace(artifact, path=path, provenance=facts))
+    return path
+
+
+def test_an_exported_file_is_packaged_with_what_its_manifest_says(tmp_path: Path) -> None:
+    path = exported(tmp_path)
+    options = Options(depfile=Depfile(tmp_path / "a.d", "target"))
+    packaged = package([str(path)], tmp_path / "out", kind="c", options=options)
+    assert [model.identifier for model in packaged.contents.models] == ["keywords"]
+    found = json.loads((tmp_path / "out/manifest.json").read_text())["models"][0]
+    assert (found["candidate"], found["params"], found["memory"]["arena"]["bytes"]) == ("abc", 5, 3488)
+    assert list(found["figures"]) == ["size"]
+    assert (tmp_path / "a.d").read_text() == f"target: \\\n  {path} \\\n  {path}.manifest.json\n"
+
+
+def test_an_exported_file_has_no_lock(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"keywords\.tflite is a file without a lock"):
+        package([str(exported(tmp_path))], tmp_path / "out", kind="c", options=Options(locked=True))
+
+
+def test_an_exported_file_that_changed_or_has_no_manifest_is_not_packaged(tmp_path: Path) -> None:
+    path = exported(tmp_path)
+    path.write_bytes(b"an exported fi1e")
+    with pytest.raises(UsageError, match="is not the file that its manifest describes"):
+        package([str(path)], tmp_path / "out", kind="c")
+    manifest.manifest_path(path).unlink()
+    with pytest.raises(UsageError, match=r"has no keywords\.tflite\.manifest\.json"):
+        package([str(path)], tmp_path / "out", kind="c")
 
 
 @pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("[]", "is not a lock of schema")])
