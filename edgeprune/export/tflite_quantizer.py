@@ -72,9 +72,9 @@ class TfliteQuantizer:
                     f"ai-edge-quantizer cannot quantise {source.path.name}: {error.message}",
                     hint=error.hint or "the operator or input named above is not supported in int8",
                 ) from error
+            if not told["integer_weights"]:
+                raise UsageError(f"{source.path.name}: ai-edge-quantizer finds nothing in it to quantise")
             data = (folder / "int8.tflite").read_bytes()
-        if not told["integer_weights"]:
-            raise UsageError(f"{source.path.name}: ai-edge-quantizer finds nothing in it to quantise")
         atomic.write_bytes(path, data)
         return manifest.artifact(
             path,

@@ -61,6 +61,8 @@ def quantise(recipe: str, names: Sequence[str], batches: int) -> "dict[str, Any]
         ranges = calibrator.Calibrator(content, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
         ranges.calibrate({SIGNATURE: Rows(names, batches, model)}, job._recipe_manager)  # noqa: SLF001  as its calibrate()
         found = ranges.get_model_qsvs()
+        if not found:  # no operator of the model is among those that it knows
+            return {"integer_weights": 0}
     result = job.quantize(found, enable_progress_bar=False, enable_progress_report=False)
     made = opened(bytes(result.quantized_model))
     name(made, *[signature_names(model)] * 2)
