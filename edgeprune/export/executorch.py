@@ -39,6 +39,10 @@ class ExecuTorchExporter:
     format = "executorch"
     suffix = ".pte"
 
+    def check(self) -> None:
+        """Raises UsageError where the environment is not there."""
+        find(ENVIRONMENT)
+
     def export(
         self,
         module: nn.Module,

@@ -47,6 +47,10 @@ class NcnnExporter:
             raise UsageError(f"ncnn: {storage!r} is no storage of weights", hint=f"storages: {', '.join(_STORAGES)}")
         self.storage = storage
 
+    def check(self) -> None:
+        """Raises UsageError where the environment is not there."""
+        find(ENVIRONMENT)
+
     def export(
         self,
         module: nn.Module,

@@ -15,7 +15,7 @@ from edgeprune.export import manifest, parity
 from edgeprune.export.ncnn import NcnnExporter, renamed
 from edgeprune.export.runner import open_runner
 from edgeprune.export.stored import stored_zip
-from edgeprune.pipeline.export import export
+from edgeprune.pipeline.export import check_output, export
 from edgeprune.testing.exporters import ExporterContract
 from edgeprune.testing.importances import SmallNetwork
 from tests.export.networks import NETWORKS, needs, pruned
@@ -123,3 +123,12 @@ def test_names_of_an_onnx_file_become_those_of_blobs(tmp_path: Path) -> None:
     artifact = NcnnExporter().export(SmallNetwork(), inputs, tmp_path / "net.ncnn", **names)
     assert (artifact.inputs[0].name, artifact.outputs[0].name) == ("camera_image", "scores_1")
     assert parity.check(artifact, SmallNetwork().eval(), inputs, tolerance=10) >= 0  # the names are found
+
+
+def test_without_the_tools_the_way_to_them_is_told_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDGEPRUNE_NCNN_PYTHON", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr("edgeprune.export.environment._is_here", lambda distribution: False)
+    with pytest.raises(UsageError, match=r"export to \.ncnn, .* is not there") as caught:
+        check_output(tmp_path / "net.ncnn", "ncnn")
+    assert "edgeprune doctor --install ncnn" in str(caught.value.hint)
