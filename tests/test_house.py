@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -87,7 +86,7 @@ try:
 except Exception as error:
     print(type(error).__name__, error)
 """
-    assert python(code) == "UsageError model.txt: a file of format 'onnx' ends in .onnx\n"
+    assert python(code) == "UsageError model.txt: no exporter writes .txt\n"
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
@@ -112,13 +111,14 @@ def test_help_takes_less_than_a_quarter_of_a_second() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     seconds = []
     for _ in range(10):
-        started = time.perf_counter()
+        before = os.times()
         subprocess.run(
             [sys.executable, "-m", "edgeprune", "--help"], check=True, env=environment, stdout=subprocess.DEVNULL
         )
-        seconds.append(time.perf_counter() - started)
+        after = os.times()  # of the processor: other programs may be running
+        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
         if seconds[-1] < 0.25:
-            return  # the best of a few: other programs may be running
+            return
     pytest.fail(f"edgeprune --help took {min(seconds):.3f} s at best")
 
 
