@@ -35,13 +35,14 @@ class QuantizerContract:
     exporter: Callable[[], Exporter]
 
     @pytest.fixture(scope="class")
-    def source(self, tmp_path_factory: pytest.TempPathFactory) -> FloatModel:
+    @classmethod
+    def source(cls, tmp_path_factory: pytest.TempPathFactory) -> FloatModel:
         """A network and its float file."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(4)
             module = SmallNetwork().eval()
         inputs = (torch.linspace(-1, 1, 50).reshape(1, 2, 5, 5),)
-        exporter = self.exporter()
+        exporter = cls.exporter()
         path = tmp_path_factory.mktemp("quantizer") / f"float{exporter.suffix}"
         artifact = exporter.export(module, inputs, path, provenance={"candidate": "0123", "parity_error": 1e-7})
         return FloatModel(module, inputs, artifact)
