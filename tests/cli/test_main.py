@@ -21,7 +21,7 @@ from edgeprune.cli.main import cli, run_cli
 
 COMMANDS = [
     *("init", "run", "watch", "report", "advise", "plan", "sweep", "explain", "prune", "sparsify", "verify", "export"),
-    *("measure", "package", "check", "diff", "device"),
+    *("measure", "package", "check", "diff", "device", "doctor", "completion"),
 ]
 DEVICE_COMMANDS = ["setup", "check", "remove", "list", "show", "schema", "probe", "trust"]
 
