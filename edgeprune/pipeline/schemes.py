@@ -143,7 +143,7 @@ def _one(builder: Builder, plan: Quantisation, source: Artifact, session: Sessio
         sqnr_db=made.sqnr_db,
         size_bytes=made.artifact.size_bytes,
     )
-    feeds = made.module.feeds(builder.captured.example_inputs)
+    feeds = made.module.one_batch(builder.captured.example_inputs)
     difference, why = device_difference(session, made.artifact, feeds, made.module.run(feeds))
     tried = replace(tried, difference=difference, refused=why)
     if why:
