@@ -34,6 +34,7 @@ def latency(view: View) -> Html | None:
         return None
     highest = max(float(np.quantile(one.raw_ms, _SHOWN)) for _, one in found)
     lowest = min(one.min_ms for _, one in found)
+    highest = max(highest, 1e-6)  # a clock may be too coarse to see anything
     scale = logarithmic(max(lowest, highest * 1e-4), highest, 0.0, 100.0)
     unit, factor = unit_of("latency.p50", scale.high)
     charts = [

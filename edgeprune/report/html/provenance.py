@@ -110,13 +110,19 @@ def _measurement(view: View, trial: Trial) -> list[tuple[str, Child]]:
     before = _table(measured.conditions.get("before"))
     load = before.get("load")
     if isinstance(load, (list, tuple)) and load:
-        entries.append((f"{name}, load before", " ".join(f"{value:g}" for value in load)))
+        entries.append((f"{name}, load before", " ".join(map(_number, load))))
     for key, text in (("temperature_c", "°C before"), ("governor", "governor"), ("throttled", "throttled")):
         value = before.get(key)
         if value:
-            told = ", ".join(f"{k} {v:g}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
+            told = (
+                ", ".join(f"{k} {_number(v)}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
+            )
             entries.append((f"{name}, {text}", told))
     return entries
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
 def _run(view: View, inputs: Mapping[str, Any]) -> list[tuple[str, Child]]:

@@ -93,7 +93,7 @@ def in_turn(trial: Trial) -> tuple[InTurn, ...]:
     return tuple(
         InTurn(str(target), entry["ratio"], entry["lower"], entry["upper"], entry.get("alone_ms"))
         for target, entry in found
-        if isinstance(entry, Mapping) and {"ratio", "lower", "upper"} <= entry.keys()
+        if isinstance(entry, Mapping) and all(entry.get(name) is not None for name in ("ratio", "lower", "upper"))
     )
 
 

@@ -201,3 +201,22 @@ def test_what_details_hold_is_shown_whatever_it_is() -> None:
         ("flag", "yes"),
     ):
         assert f"<dt>{name}</dt><dd>{value}</dd>" in text
+
+
+def test_what_a_device_could_not_tell_does_not_keep_the_page_from_being_written() -> None:
+    run = view(trials=6)
+    first, best = run.measurements[0], run.result.best
+    assert first.latency is not None
+    assert best is not None
+    coarse = replace(
+        first.latency, raw_ms=(0.0,) * 50, min_ms=0.0, max_ms=0.0, lower_ms={}, upper_ms={}, percentile_ms={}
+    )
+    before = {"load": [None, "?"], "temperature_c": {"cpu": None}, "governor": ["ondemand"], "throttled": None}
+    bare = replace(first, latency=coarse, conditions={"before": before, "memory_workers": [{}]}, provenance=None)
+    told = {"ratio": 0.5, "lower": None, "upper": None, "alone_ms": None}
+    dry = replace(best, details={"in_turn": {"": told, "b": {"outcome": "OOM"}}, "quantised": {}, "pool": {}})
+    result = replace(run.result, best=dry, provenance={"int8": {}, "dense_again": {"1": {"": {"outcome": "LOST"}}}})
+    text = page(replace(run, result=result, measurements={0: bare}))
+    assert headings(text)[0] == "Asked and reached"
+    assert "The dense network again after trial 1: LOST: " in text
+    assert ">None ?<" in text
