@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 from onnx import numpy_helper
 
@@ -92,7 +94,7 @@ def test_latency_is_trtexec_s_own_and_the_engine_is_built_once(trtexec: Path, st
     assert result["memory"] == []
     assert "memory or energy is not measured" in result["missing"]["peak_memory"]
     built, timed, *more = calls(trtexec)
-    assert built[1].endswith(".engine")
+    assert built[1].endswith(".engine.part")  # renamed once it is whole
     assert [*built[:1], *built[2:]] == [
         built[0],
         *("--iterations=1", "--duration=0", "--warmUp=0", "--noTF32", "--useDLACore=0"),
@@ -153,3 +155,22 @@ def test_arguments_that_name_files_or_libraries_are_refused(
     assert result["outcome"] == "CRASHED"
     assert f"trtexec is not called with {argument}" in result["message"]
     assert calls(trtexec) == []
+
+
+def test_a_build_that_takes_too_long_leaves_no_process(trtexec: Path, start: Any, tmp_path: Path) -> None:  # noqa: F811
+    """The worker is killed at its deadline, and what it started goes with it."""
+    agent = start()
+    agent.hear("hello")
+    mark = tmp_path / "pid"
+    trtexec.write_text(f"#!/bin/sh\necho $$ >{mark}\nexec sleep 100\n")
+    model, _ = engine_source(tmp_path)
+    inputs = [{"name": "y0", "dtype": "float32", "shape": [1, 16]}]
+    agent.say(request="measure", id=7, model=str(model), inputs=inputs, seed=0, deadline_s=15.0, policy=TENSORRT)
+    result = agent.hear("result")
+    assert result["outcome"] == "TIMEOUT"
+    for _ in range(100):
+        if not psutil.pid_exists(int(mark.read_text())):
+            break
+        time.sleep(0.1)
+    assert not psutil.pid_exists(int(mark.read_text()))
+    assert not list(tmp_path.glob("*.engine"))

@@ -5,13 +5,13 @@ compressed, of model.onnx and build.json with the arguments that it is to be bui
 is built again where trtexec or the arguments are others. Options and output: NVIDIA TensorRT documentation, "trtexec".
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from .frames import OutcomeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Iterator
 
 PLACES = ("/usr/src/tensorrt/bin/trtexec", "/usr/local/tensorrt/bin/trtexec")  # JetPack; by hand
 # Of the options of trtexec those that change what is computed; none names a file, or a library to be loaded.
@@ -67,6 +67,17 @@ def call(command: "list[str]") -> str:
     return said
 
 
+@contextlib.contextmanager
+def scratch(model: Path, suffix: str) -> "Iterator[Path]":
+    """A place beside the model. What a killed worker leaves there is a plain file, which the cache removes in time."""
+    path = model.with_name(model.name + suffix)
+    try:
+        yield path
+    finally:
+        if path.exists():
+            path.unlink()
+
+
 def engine(program: str, model: Path) -> Path:
     """The engine of a model, built where it is not there yet; raises ValueError."""
     with zipfile.ZipFile(str(model)) as archive:
@@ -82,8 +93,7 @@ def engine(program: str, model: Path) -> Path:
         return built
     from .runtimes import extract
 
-    with tempfile.TemporaryDirectory(dir=str(model.parent)) as folder:
-        source, made = Path(folder) / "model.onnx", Path(folder) / "model.engine"
+    with scratch(model, ".onnx.part") as source, scratch(model, ".engine.part") as made:
         extract(model, ".onnx", source)
         options = [
             "--iterations=1",
@@ -108,8 +118,7 @@ class EngineRun:
 
     def series(self, seconds: float, runs: int) -> "list[int]":
         """The latencies in ns, transfers included, of at least so many runs in at least so much time."""
-        with tempfile.TemporaryDirectory(dir=str(self.engine.parent)) as folder:
-            times = Path(folder) / "times.json"
+        with scratch(self.engine, ".times.part") as times:
             call(
                 [
                     self.program,
@@ -134,12 +143,12 @@ def outputs(program: str, task: "dict[str, Any]", arrays: "list[Any]", numpy: "A
     names = [spec["name"] for spec in task["inputs"]]
     if not all(NAME.fullmatch(name) for name in names):
         raise ValueError("trtexec takes no input called {}".format(", ".join(names)))
-    with tempfile.TemporaryDirectory(dir=str(built.parent)) as folder:
-        files = [Path(folder) / "{}.bin".format(number) for number in range(len(arrays))]
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(scratch(built, ".{}.part".format(number))) for number in range(len(arrays))]
         for path, array in zip(files, arrays):
             path.write_bytes(array.tobytes())
         given = ",".join("{}:{}".format(name, path) for name, path in zip(names, files))
-        told = Path(folder) / "outputs.json"
+        told = stack.enter_context(scratch(built, ".outputs.part"))
         options = ["--iterations=1", "--duration=0", "--warmUp=0", "--loadInputs=" + given]
         call([program, "--loadEngine={}".format(built), "--exportOutput={}".format(told)] + options)
         found = json.loads(told.read_text())
