@@ -45,6 +45,7 @@ from edgeprune.pipeline.run_checks import (
     check_settings,
     effective_budget,
 )
+from edgeprune.pipeline.runtimes import RUNTIMES, check_outputs
 from edgeprune.pipeline.schemes import quantisation
 from edgeprune.pipeline.structure import write_structure
 from edgeprune.pipeline.trials import Trials, trial_folder
@@ -167,10 +168,14 @@ def run(
             progress=progress,
             ahead=evaluate.ahead,
         )
-        if int8 and result.status == "accepted" and result.best is not None and result.best.artifact is not None:
+        if result.status == "accepted" and result.best is not None and result.best.artifact is not None:
             file = manifest.read(run_dir / result.best.artifact)
             with progress.step("comparing the outputs of the device"):
-                int8["device_difference"] = check_on_device(session, file, captured)
+                if int8:
+                    int8["device_difference"] = check_on_device(session, file, captured)
+                elif session.policy.runtime in RUNTIMES["tflite"]:  # ONNX Runtime has proved itself before the run
+                    difference = check_outputs(session, file, captured)
+                    result = replace(result, provenance={**result.provenance, "device_difference": difference})
         return _finish(_with_drift(result, journal.trials), run_dir)
 
 

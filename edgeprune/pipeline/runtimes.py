@@ -8,13 +8,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from edgeprune import registry
-from edgeprune.errors import TargetError
+from edgeprune.errors import ParityError, TargetError, UsageError
 from edgeprune.export.environment import ENVIRONMENTS, locate
 
 if TYPE_CHECKING:
+    from edgeprune.graph.captured import Captured
     from edgeprune.measure.session import Session
+    from edgeprune.records.artifact import Artifact
 
-__all__ = ["RUNTIMES", "installed", "local_options", "missing_runtime_hint", "use_runtime_for"]
+__all__ = ["RUNTIMES", "check_outputs", "installed", "local_options", "missing_runtime_hint", "use_runtime_for"]
 
 # By the agent's names, the one to prefer first.
 RUNTIMES: Mapping[str, tuple[str, ...]] = {
@@ -53,6 +55,30 @@ def use_runtime_for(session: Session, format: str) -> None:  # noqa: A002
             outcome="NO_RUNTIME",
         )
     session.policy = replace(session.policy, runtime=there[0])
+
+
+def check_outputs(session: Session, artifact: Artifact, captured: Captured, *, tolerance: float = 1e-3) -> float | None:
+    """By how much a float file's outputs on the device differ from those here, relative to the largest.
+
+    None where they are too large to be sent. Raises ParityError above `tolerance`, TargetError.
+    """
+    from edgeprune.export.parity import relative_error
+    from edgeprune.export.runtime_module import RuntimeModule
+
+    module = RuntimeModule(artifact, captured.module, captured.example_inputs)
+    feeds = module.one_batch(captured.example_inputs)
+    try:
+        there = session.outputs(artifact, feeds)
+    except UsageError:
+        return None
+    worst = max(relative_error(there[name], array) for name, array in module.run(feeds).items())
+    if not worst <= tolerance:
+        raise ParityError(
+            f"{artifact.path.name}: {session.policy.runtime} on {session.target.name} computes something else than the "
+            f"network: {worst:.3g} relative, more than {tolerance:g}",
+            hint="another version of that runtime, or another format, may do",
+        )
+    return worst
 
 
 def missing_runtime_hint(where: str, runtime: str) -> str:
