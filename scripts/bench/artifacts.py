@@ -89,6 +89,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--formats", nargs="+", default=list(registry.names("exporters")))
+    parser.add_argument("--epochs", type=int, help="of fine-tuning; by default as the network needs")
     parser.add_argument("--out", type=Path, required=True, help="the figures as JSON; it is gone on with")
     options = parser.parse_args()
     rows = [Row(**row) for row in json.loads(options.out.read_text())["rows"]] if options.out.exists() else []
@@ -97,7 +98,10 @@ def main() -> int:
             wanted = [f for f in options.formats if not any((r.network, r.format) == (name, f) for r in rows)]
             if not wanted:
                 continue
-            subject = _subject(name, NETWORKS[name], progress)
+            network = NETWORKS[name]
+            if options.epochs is not None:
+                network = replace(network, epochs=options.epochs)
+            subject = _subject(name, network, progress)
             for kind in wanted:
                 progress.say(f"{name}: {kind}")
                 rows += _rows(subject, kind, progress)
