@@ -170,12 +170,13 @@ def run(
         )
         if result.status == "accepted" and result.best is not None and result.best.artifact is not None:
             file = manifest.read(run_dir / result.best.artifact)
-            with progress.step("comparing the outputs of the device"):
-                if int8:
+            if int8:
+                with progress.step("comparing the outputs of the device"):
                     int8["device_difference"] = check_on_device(session, file, captured)
-                elif session.policy.runtime in RUNTIMES["tflite"]:  # ONNX Runtime has proved itself before the run
+            elif session.policy.runtime in RUNTIMES["tflite"]:  # ONNX Runtime has proved itself before the run
+                with progress.step("comparing the outputs of the device"):
                     difference = check_outputs(session, file, captured)
-                    result = replace(result, provenance={**result.provenance, "device_difference": difference})
+                result = replace(result, provenance={**result.provenance, "device_difference": difference})
         return _finish(_with_drift(result, journal.trials), run_dir)
 
 
