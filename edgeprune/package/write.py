@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import lzma
 import stat
 from collections.abc import Mapping
@@ -15,9 +16,11 @@ from edgeprune.errors import StorageError, UsageError
 from edgeprune.package.archives import tar_archive, zip_archive
 from edgeprune.package.base import File
 from edgeprune.package.checksums import SIGNATURE, SUMS, listed
+from edgeprune.package.manifest import SCHEMA
 
 __all__ = ["ARCHIVES", "archive_suffix", "check_output", "depfile", "write_archive", "write_folder", "write_if_changed"]
 
+MANIFEST = "manifest.json"
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".zip")
 
 
@@ -35,8 +38,17 @@ def check_output(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is a file, and not an archive", hint=f"name a folder, or {', '.join(ARCHIVES)}")
     # Empty folders do not count: ninja makes them for what it expects.
-    if path.is_dir() and not (path / SUMS).is_file() and any(not file.is_dir() for file in path.rglob("*")):
+    if path.is_dir() and not _is_package(path) and any(not file.is_dir() for file in path.rglob("*")):
         raise UsageError(f"{path} holds other files than a package", hint="name a new folder, or empty this one")
+
+
+def _is_package(folder: Path) -> bool:
+    """Whether what lies there may be replaced: a package, or one whose writing was cut off."""
+    try:
+        data = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, dict) and str(data.get("schema")).startswith(SCHEMA.partition("/")[0] + "/")
 
 
 def write_folder(files: Mapping[str, File], folder: Path) -> tuple[str, ...]:
@@ -47,11 +59,14 @@ def write_folder(files: Mapping[str, File], folder: Path) -> tuple[str, ...]:
     """
     check_output(folder)
     before = set(listed(folder)) | {SIGNATURE} if (folder / SUMS).is_file() else set()
+    for path in (*before, *files):
+        if not (folder / path).parent.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(f"{folder / path} leads out of the package, by a link", hint="package into a new folder")
     changed = [path for path in sorted(before - set(files)) if _remove(folder, path)]
-    changed += [path for path, file in files.items() if path != SUMS and write_if_changed(folder / path, file)]
-    # The sums come last: a package that was cut off does not pass for a whole one.
-    if write_if_changed(folder / SUMS, files[SUMS]):
-        changed.append(SUMS)
+    # The manifest comes first, by which the folder is known for a package; the sums last: one that was cut off does
+    # not pass for a whole one.
+    order = sorted(files, key=lambda path: (path == SUMS, path != MANIFEST))
+    changed += [path for path in order if write_if_changed(folder / path, files[path])]
     return tuple(changed)
 
 
@@ -114,8 +129,6 @@ def _gzip(data: bytes, epoch: int) -> bytes:
 
 def _remove(folder: Path, path: str) -> bool:
     file = folder / path
-    if not file.parent.resolve().is_relative_to(folder.resolve()):
-        raise UsageError(f"{file} leads out of the package, by a link", hint="package into a new folder")
     try:
         file.unlink()
     except FileNotFoundError:

@@ -9,22 +9,26 @@ from pathlib import Path
 import pytest
 
 from edgeprune.errors import UsageError
+from edgeprune.package import write
 from edgeprune.package.base import File
 from edgeprune.package.checksums import SUMS, sums
-from edgeprune.package.write import ARCHIVES, check_output, depfile, write_archive, write_folder
+from edgeprune.package.write import ARCHIVES, MANIFEST, check_output, depfile, write_archive, write_folder
 from tests.package.building import call
 
 SCRIPT = File(b"#!/bin/sh\necho yes\n", executable=True)
 
 
+KNOWN = File(b'{"schema": "edgeprune.package/1"}\n')
+
+
 def package(**files: File) -> dict[str, File]:
-    made = {name.replace("__", "/"): file for name, file in files.items()}
+    made = {MANIFEST: KNOWN, **{name.replace("__", "/"): file for name, file in files.items()}}
     return {**made, SUMS: File(sums({path: file.data for path, file in made.items()}).encode())}
 
 
 def test_only_what_changed_is_written(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert write_folder(package(a=File(b"1"), b__c=SCRIPT), out) == ("a", "b/c", SUMS)
+    assert write_folder(package(a=File(b"1"), b__c=SCRIPT), out) == (MANIFEST, "a", "b/c", SUMS)
     assert call(out / "b/c") == "yes\n"
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     assert write_folder(package(a=File(b"1"), b__c=SCRIPT), out) == ()
@@ -45,7 +49,7 @@ def test_what_an_earlier_package_had_goes_and_what_others_made_stays(tmp_path: P
     (tmp_path / "out/build").mkdir()
     (tmp_path / "out/build/a.o").write_bytes(b"3")
     assert write_folder(package(a=File(b"1")), tmp_path / "out") == ("b/c/d", SUMS)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [SUMS, "a", "build"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [SUMS, "a", "build", MANIFEST]
     assert (tmp_path / "out/build/a.o").exists()
 
 
@@ -54,6 +58,33 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds other files than a package"):
         write_folder(package(mine=File(b"1")), tmp_path)
     assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_a_folder_with_sums_of_something_else_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / SUMS).write_text(sums({"mine": b"precious"}))
+    for known in (None, "[]", '{"schema": "other/1"}', "{"):
+        if known is not None:
+            (tmp_path / MANIFEST).write_text(known)
+        with pytest.raises(UsageError, match="holds other files than a package"):
+            write_folder(package(a=File(b"1")), tmp_path)
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_what_was_cut_off_is_taken_up_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, files = write.write_if_changed, package(a=File(b"1"), b=File(b"2"))
+
+    def until_b(path: Path, file: File) -> bool:
+        if path.name == "b":
+            raise KeyboardInterrupt
+        return real(path, file)
+
+    monkeypatch.setattr(write, "write_if_changed", until_b)
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(files, tmp_path / "out")
+    monkeypatch.undo()
+    assert not (tmp_path / "out" / SUMS).exists()
+    assert write_folder(files, tmp_path / "out") == ("b", SUMS)
 
 
 def test_empty_folders_do_not_count(tmp_path: Path) -> None:
@@ -69,9 +100,10 @@ def test_a_link_out_of_the_package_is_not_followed(tmp_path: Path) -> None:
     elsewhere.mkdir()
     (elsewhere / "c").write_text("precious")
     (out / "b").symlink_to(elsewhere)
-    with pytest.raises(UsageError, match="leads out of the package"):
-        write_folder(package(a=File(b"1")), out)
-    assert (elsewhere / "c").read_text() == "precious"
+    for files in (package(a=File(b"1")), package(a=File(b"1"), b__c=File(b"3"))):  # neither removed nor written over
+        with pytest.raises(UsageError, match="leads out of the package"):
+            write_folder(files, out)
+        assert (elsewhere / "c").read_text() == "precious"
 
 
 @pytest.mark.parametrize("suffix", ARCHIVES)
@@ -96,9 +128,14 @@ def test_a_tar_archive_has_no_times_and_no_owners(tmp_path: Path) -> None:
     write_archive(package(b__c=SCRIPT, a=File(b"1")), tmp_path / "net.tar.gz", root="net-1.0.0")
     with tarfile.open(tmp_path / "net.tar.gz") as archive:
         entries = archive.getmembers()
-    assert [entry.name for entry in entries] == ["net-1.0.0/SHA256SUMS", "net-1.0.0/a", "net-1.0.0/b/c"]
+    assert [entry.name for entry in entries] == [
+        "net-1.0.0/SHA256SUMS",
+        "net-1.0.0/a",
+        "net-1.0.0/b/c",
+        "net-1.0.0/manifest.json",
+    ]
     assert {(entry.mtime, entry.uid, entry.gid) for entry in entries} == {(0, 0, 0)}
-    assert [entry.mode for entry in entries] == [0o644, 0o644, 0o755]
+    assert [entry.mode for entry in entries] == [0o644, 0o644, 0o755, 0o644]
     assert (tmp_path / "net.tar.gz").read_bytes()[4:8] == b"\0\0\0\0"  # gzip's own time
 
 
