@@ -24,7 +24,7 @@ from edgeprune.errors import CannotMeasureError, StorageError, UsageError
 from edgeprune.export.environment import MARKER, SCHEMA, Environment, Installation, environment, folder_of, inspect
 from edgeprune.progress import SILENT, Progress, Step
 
-__all__ = ["SetupError", "install", "is_current"]
+__all__ = ["SetupError", "install", "is_current", "kept_bytes"]
 
 _UNREACHABLE = re.compile(
     r"NewConnectionError|name resolution|Connection(Refused|Reset)?Error|timed out|ConnectTimeout"
@@ -63,7 +63,13 @@ def install(name: str, *, progress: Progress = SILENT) -> tuple[Installation, bo
             _pip(kind, python, stage, progress)
         _prove(kind, python, progress)
         made = inspect(kind, python, "edgeprune doctor")
-        marker = {"schema": SCHEMA, "name": kind.name, "sha256": _digest(kind), "versions": dict(made.versions)}
+        marker = {
+            "schema": SCHEMA,
+            "name": kind.name,
+            "sha256": _digest(kind),
+            "versions": dict(made.versions),
+            "bytes": _bytes(folder),
+        }
         atomic.write_text(folder / MARKER, json.dumps(marker, indent=2, sort_keys=True) + "\n")
         return made, True
 
@@ -75,6 +81,18 @@ def is_current(kind: Environment) -> bool:
         return bool(marker["schema"] == SCHEMA and marker["sha256"] == _digest(kind))
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def kept_bytes(kind: Environment) -> int:
+    """What it takes on the disk, as was counted when it was made; 0 where it is not whole."""
+    try:
+        return int(json.loads((folder_of(kind) / MARKER).read_text(encoding="utf-8"))["bytes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _digest(kind: Environment) -> str:
@@ -94,7 +112,7 @@ def _check_python(kind: Environment) -> None:
 
 
 def _check_space(kind: Environment, folder: Path) -> None:
-    there = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
+    there = _bytes(folder)
     missing = kind.disk_bytes - there - shutil.disk_usage(folder.parent).free
     if missing > 0:
         raise StorageError(

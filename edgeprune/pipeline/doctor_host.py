@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeprune.export.environment import ENVIRONMENTS, folder_of
+from edgeprune.export.environment_setup import kept_bytes
 from edgeprune.measure.cost_cache import cache_folder
 from edgeprune.pipeline.device_check import Finding
 
@@ -94,9 +95,9 @@ def space() -> tuple[Finding, ...]:
     """Free space where edgeprune writes, and what its caches hold."""
     places = {"here": Path.cwd(), "temporary": Path(tempfile.gettempdir()), "cache": cache_folder().parent}
     found = [_free(name, _existing(path)) for name, path in places.items()]
-    folders = {"costs": cache_folder(), **{name: folder_of(kind) for name, kind in ENVIRONMENTS.items()}}
-    sizes = {path: _size(path) for path in folders.values() if path.is_dir()}
-    held = ", ".join(f"{size / 1e6:.0f} MB in {path}" for path, size in sizes.items())
+    sizes = {cache_folder(): _size(cache_folder())}
+    sizes |= {folder_of(kind): kept_bytes(kind) for kind in ENVIRONMENTS.values()}
+    held = ", ".join(f"{size / 1e6:.1f} MB in {path}" for path, size in sizes.items() if size)
     return (*found, Finding("kept", "ok", held or "nothing is kept yet"))
 
 

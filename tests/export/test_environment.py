@@ -14,7 +14,7 @@ import pytest
 from edgeprune.errors import StorageError, UsageError
 from edgeprune.export import environment, environment_setup
 from edgeprune.export.environment import ENVIRONMENTS, MARKER, Environment, find, folder_of
-from edgeprune.export.environment_setup import SetupError, install, is_current
+from edgeprune.export.environment_setup import SetupError, install, is_current, kept_bytes
 
 TINY = Environment(
     name="tiny",
@@ -89,6 +89,8 @@ def test_an_environment_is_made_once_found_and_used() -> None:
     found = find("tiny")
     assert (found.python, found.origin) == (folder_of(TINY) / "bin" / "python", "edgeprune doctor")
     assert install("tiny") == (made, False)
+    there = sum(path.lstat().st_size for path in folder_of(TINY).rglob("*") if path.is_file() and path.name != MARKER)
+    assert kept_bytes(TINY) == there > 1_000_000  # pip alone
 
 
 def test_what_was_interrupted_is_not_used_and_goes_on() -> None:
