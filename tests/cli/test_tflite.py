@@ -11,10 +11,7 @@ from edgeprune.export.environment import ENVIRONMENTS
 from tests.export.tflite_models import needed
 from tests.pipeline.small_project import PROJECT, write_project
 
-# Few widths, as every network is exported; the limit on latency has operators timed.
-PLANNED = PROJECT.replace(
-    "uniform, round_to: 4, min_width: 4", "milp, round_to: 16, min_width: 16, max_trials: 8"
-).replace("size: 50% of dense,", "size: 60% of dense, latency: {p50: 300% of dense},")
+COARSE = PROJECT.replace("round_to: 4, min_width: 4", "round_to: 16, min_width: 16, max_trials: 4")
 
 
 @pytest.fixture
@@ -48,7 +45,7 @@ def test_a_run_searches_and_proves_in_litert(
 ) -> None:
     needed("tflite")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    project = write_project(tmp_path / "project", PLANNED + "export: {format: tflite}\n")
+    project = write_project(tmp_path / "project", COARSE + "export: {format: tflite}\n")
     folder = tmp_path / "run"
     assert run_cli(["run", str(project), "--run-dir", str(folder), "--json"]) == 0, capsys.readouterr().err
     result = json.loads(capsys.readouterr().out)
@@ -56,10 +53,8 @@ def test_a_run_searches_and_proves_in_litert(
     assert result["provenance"]["measured_on"]["runtime"] == "ai-edge-litert"
     best = manifest.read(folder / "best" / "model.tflite")
     assert best.format == "tflite"
-    assert best.size_bytes <= 0.6 * manifest.read(folder / "trials/0000/model.tflite").size_bytes
-    costs = json.loads((folder / "costs.json").read_text())["operators"]
-    assert costs
-    assert all(entry["error"] == "" and entry["run_ns"] > 0 for entry in costs.values())
+    assert best.size_bytes <= 0.5 * manifest.read(folder / "trials/0000/model.tflite").size_bytes
+    assert result["provenance"]["device_difference"] <= 1e-3
 
 
 @pytest.mark.usefixtures("without")

@@ -16,11 +16,16 @@ from edgeprune.errors import ParityError, TargetError, UsageError
 from edgeprune.export.runner import open_runner
 from edgeprune.graph.capture import capture
 from edgeprune.graph.captured import Captured
+from edgeprune.measure.session import Session
 from edgeprune.pipeline import runtimes
 from edgeprune.pipeline.export import export
+from edgeprune.pipeline.planning import device_timer
 from edgeprune.pipeline.runtimes import check_outputs, local_options, missing_runtime_hint, use_runtime_for
 from edgeprune.records.artifact import Artifact
-from edgeprune.records.profile import MeasurementPolicy
+from edgeprune.records.operators import ConvSignature
+from edgeprune.records.profile import MeasurementPolicy, load_profile
+from edgeprune.targets.parse import open_target
+from tests.export.tflite_models import needed
 
 
 @dataclass
@@ -103,3 +108,19 @@ def test_outputs_of_the_device_are_compared(exported: tuple[Captured, Artifact])
     for factor in (1.01, np.nan):
         with pytest.raises(ParityError, match=r"net\.onnx: onnxruntime on ssh://pi@camera computes something else"):
             check_outputs(Device(factor=factor), artifact, captured)  # type: ignore[arg-type]
+
+
+def test_operators_are_timed_in_the_runtime_that_runs_the_format(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    needed("tflite")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("EDGEPRUNE_LOCK", str(tmp_path / "lock"))
+    wide, narrow = ConvSignature(8, 64, (24, 24), (3, 3), padding=(1, 1)), ConvSignature(8, 8, (24, 24), (1, 1))
+    turned = ConvSignature(3, 5, (8, 8), (3, 3), transposed=True)
+    with Session(open_target("local", **local_options("local", "tflite")), load_profile("host")) as session:
+        use_runtime_for(session, "tflite")
+        assert session.policy.runtime == "ai-edge-litert"
+        found = device_timer(session)((wide, narrow, turned))
+    assert "transposed" in found[turned.key].error
+    assert found[wide.key].run_ns > 2 * found[narrow.key].run_ns > 0  # type: ignore[operator]
