@@ -209,10 +209,8 @@ class TensorRt(Runtime):
     suffix = ".tensorrt"
 
     def __init__(self) -> None:
-        from . import tensorrt
-
-        self.module = tensorrt
-        self.program = tensorrt.find()
+        self.module = importlib.import_module(".tensorrt", __package__)
+        self.program = self.module.find()
         if not self.program:
             raise OutcomeError("NO_RUNTIME", self.missing())
         self.numpy = importlib.import_module("numpy") if importlib.util.find_spec("numpy") else None
