@@ -97,6 +97,7 @@ ENVIRONMENTS: Mapping[str, Environment] = {
         proof=("litert_torch", "ai_edge_litert.interpreter", "ai_edge_quantizer.quantizer"),
         download_bytes=700_000_000,
         disk_bytes=2_200_000_000,
+        oldest_python=(3, 11),  # of the versions in environments/tflite.txt
     ),
     "ncnn": Environment(
         name="ncnn",

@@ -203,7 +203,7 @@ def _failure(kind: Environment, stage: Sequence[str], said: str) -> SetupError |
     if "No space left on device" in said:
         return StorageError(f"the disk is full: {first}", hint=f"free some space, then go on with: {kind.command}")
     again = f"then go on with: {kind.command}"
-    if _UNREACHABLE.search(said) or "no such option" in said:
+    if _UNREACHABLE.search(said):
         return SetupError(
             f"the package index cannot be reached, to install {', '.join(stage)}",
             hint="connect to the internet, or name a folder with the wheels: PIP_NO_INDEX=1 PIP_FIND_LINKS=/folder; "

@@ -8,6 +8,7 @@ import pytest
 from edgeprune.cli.main import run_cli
 from edgeprune.export import manifest
 from edgeprune.export.environment import ENVIRONMENTS
+from edgeprune.records.artifact import TensorSpec
 from tests.export.tflite_models import needed
 from tests.pipeline.small_project import PROJECT, write_project
 
@@ -55,6 +56,18 @@ def test_a_run_searches_and_proves_in_litert(
     assert best.format == "tflite"
     assert best.size_bytes <= 0.5 * manifest.read(folder / "trials/0000/model.tflite").size_bytes
     assert result["provenance"]["device_difference"] <= 1e-3
+
+
+@pytest.mark.usefixtures("without")
+def test_measuring_without_a_runtime_names_what_brings_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "net.tflite"
+    path.write_bytes(b"a file that nothing will open")
+    one = (TensorSpec("x", "float32", (1, 4)),)
+    manifest.write(manifest.artifact(path, path.read_bytes(), format="tflite", inputs=one, outputs=one))
+    assert run_cli(["measure", str(path), "--json"]) == 3
+    measured = json.loads(capsys.readouterr().out)
+    assert measured["outcome"] == "NO_RUNTIME"
+    assert "(edgeprune doctor --install tflite; or name an interpreter: 'local://?python=" in measured["message"]
 
 
 @pytest.mark.usefixtures("without")
