@@ -73,6 +73,19 @@ def test_int8_is_close_to_float(scheme, dense, tmp_path: Path) -> None:  # type:
         assert 0 < error < 0.05  # 8 bits: not the float model, and near it
 
 
+def test_what_is_named_is_named_shortly_and_ends_keep_their_names(dense, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    _, artifact, batches = dense
+    int8 = quantize(artifact, tmp_path / "int8.onnx", batches, SCHEMES[0])
+    graph = onnx.load(int8.path).graph
+    ends = {value.name for value in (*graph.input, *graph.output)}
+    assert ends == {spec.name for spec in (*artifact.inputs, *artifact.outputs)}
+    inner = [*(t.name for t in graph.initializer), *(name for node in graph.node for name in node.output)]
+    assert len(inner) == len(set(inner))
+    assert all(name.isdecimal() for name in set(inner) - ends)
+    assert len({node.name for node in graph.node}) == len(graph.node)
+    assert int8.size_bytes < 2000  # of 600 bytes of weights; with the long names there are 3600
+
+
 def test_the_float_file_as_a_module_is_the_model(dense) -> None:  # type: ignore[no-untyped-def]
     captured, artifact, batches = dense
     module = RuntimeModule(artifact, captured.module, captured.example_inputs)
