@@ -50,14 +50,13 @@ def call(
     name = installation.environment.name
     key = os.getpid(), installation.python, program
     with _one_at_a_time:
-        process = _running.pop(key, None)
-        if process is None or not process.is_alive():
+        asked = {"folder": str(folder), "do": do, **request}
+        process, line = _running.pop(key, None), None
+        if process is not None:  # it may have been ended while it waited, for want of memory: then it is begun anew
+            line = _answer(process, asked, timeout_s)
+        if process is None or line is None:
             process = _Process(installation, program)
-        try:
-            line = process.ask({"folder": str(folder), "do": do, **request}, timeout_s)
-        except BaseException:
-            process.close()
-            raise
+            line = _answer(process, asked, timeout_s)
         if line is not None:
             _running[key] = process
     if line is None:
@@ -87,6 +86,15 @@ def variables() -> Mapping[str, str]:
     return {**own, **quiet, "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
+def _answer(process: _Process, asked: Mapping[str, Any], timeout_s: float) -> bytes | None:
+    """The line that it answers, None where it ends instead; one that does not answer in time is ended."""
+    try:
+        return process.ask(asked, timeout_s)
+    except BaseException:
+        process.close()
+        raise
+
+
 class _Process:
     """A program in its environment, in a session of its own: Ctrl-C ends it through this process."""
 
@@ -113,12 +121,9 @@ class _Process:
         """Its exit status."""
         return self._process.wait()
 
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
-
     def ask(self, request: Mapping[str, Any], timeout_s: float) -> bytes | None:
         """The line that it answers, None where it ended instead."""
-        if self._process.stdin is None or self._process.stdout is None:
+        if self._process.stdin is None or self._process.stdout is None or self._process.poll() is not None:
             return None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
