@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from edgeprune.errors import ParityError, UsageError
 from edgeprune.export import manifest
 from edgeprune.export.runtime_module import RuntimeModule
 from edgeprune.graph.capture import capture
 from edgeprune.measure.session import Session
+from edgeprune.pipeline.executors.base import Plan
+from edgeprune.pipeline.executors.work import job_text, work
 from edgeprune.pipeline.run import run
 from edgeprune.pipeline.run_checks import check_project, run_settings
 from edgeprune.pipeline.task import CheckedTask, load_task
@@ -23,7 +26,7 @@ from edgeprune.records.artifact import Artifact
 from edgeprune.records.budget import Budget, State
 from edgeprune.records.project import Project, load_project
 from edgeprune.records.result import Result
-from edgeprune.records.trial import Stage, Trial
+from edgeprune.records.trial import Job, Stage, Trial
 from edgeprune.report.text import render
 from edgeprune.search.journal import read_trials
 from tests.pipeline.small_project import PROJECT, write_project
@@ -113,6 +116,22 @@ def test_a_resumed_run_comes_to_the_same(finished: tuple[Path, Result], project:
     again = run(project, task=task, run_dir=run_dir, resume=True)
     assert again.best == result.best
     assert len(read_trials(run_dir)) == result.trials
+
+
+def test_a_worker_makes_the_same_file(
+    finished: tuple[Path, Result], project: Project, task: CheckedTask, tmp_path: Path
+) -> None:
+    run_dir, result = finished
+    trial = next(t for t in read_trials(run_dir) if t.stage is Stage.MEASURE and not t.candidate.is_dense)
+    plan = replace(Plan.of(project, task, task.model()), scheme=result.provenance["int8"]["scheme"])
+    threads = torch.get_num_threads()
+    try:
+        reply = work(plan.to_text(), job_text(Job(trial.number, trial.stage, trial.candidate)), tmp_path)
+    finally:
+        torch.set_num_threads(threads)
+    assert json.loads(reply)["details"]["quantised"] == trial.details["quantised"]
+    assert trial.artifact is not None
+    assert (tmp_path / "model.onnx").read_bytes() == (run_dir / trial.artifact).read_bytes()
 
 
 def test_int8_alone_is_taken_where_it_suffices(project: Project, task: CheckedTask, tmp_path: Path) -> None:
