@@ -112,6 +112,9 @@ def parse_quantity(text: str, kind: Kind) -> Quantity:
         return Quantity(_positive(number / 100, text), relative=True)
     if unit == "%":
         raise UnitError(f"{text!r}: percent of what?", hint=f'write "{number:g}% of dense", or {_EXAMPLES[kind]}')
+    if unit.startswith("%"):
+        hint = f'did you mean "{number:g}% of dense"? units: % of dense, {", ".join(_UNITS[kind])}'
+        raise UnitError(f"{text!r}: unknown unit {unit!r} for {_article(kind)} {kind}", hint=hint)
     return Quantity(_absolute(text, kind))
 
 
@@ -191,10 +194,13 @@ def _absolute(text: str, kind: Kind) -> float:
         raise UnitError(f"{text!r}: a decimal comma", hint=f"write a decimal point, like {text.replace(',', '.', 1)}")
     near = [name for name in units if name.lower() == unit.lower()]
     question = f"did you mean {number:g}{near[0]}? " if near else ""
-    article = "an" if kind == "energy" else "a"
     raise UnitError(
-        f"{text!r}: unknown unit {unit!r} for {article} {kind}", hint=f"{question}units: {', '.join(units)}"
+        f"{text!r}: unknown unit {unit!r} for {_article(kind)} {kind}", hint=f"{question}units: {', '.join(units)}"
     )
+
+
+def _article(kind: Kind) -> str:
+    return "an" if kind == "energy" else "a"
 
 
 def _size_question(number: float, letter: str, binary: bool) -> str:

@@ -138,6 +138,8 @@ def test_relative_quantities() -> None:
     ("text", "message", "hint"),
     [
         ("60%", "percent of what", '"60% of dense"'),
+        ("40 % of dens", "unknown unit '% of dens'", 'did you mean "40% of dense"'),
+        ("40% dense", "unknown unit '% dense'", 'did you mean "40% of dense"'),
         ("0% of dense", "must be greater than zero", None),
         ("-5% of dense", "must be greater than zero", None),
         ("60% of the dense", "unknown unit", "units:"),

@@ -73,6 +73,11 @@ def warnings(task: CheckedTask, model: nn.Module, dense: Trial, budget: Budget) 
         for entry in budget.check(dense.figures, dense.figures).only(accuracy=True).limits
         if entry.state is State.VIOLATED and entry.value is not None
     )
+    found.extend(
+        f"{limit.metric} {limit.text}: the dense model itself meets this limit, which asks for nothing"
+        for limit in budget.limits
+        if limit.relative and limit.value > 1
+    )
     return found
 
 

@@ -280,6 +280,12 @@ def test_a_dense_model_below_the_limit_is_said(task: CheckedTask) -> None:
     assert "misses accuracy.min 95%: 90.00 %" in warning
 
 
+def test_a_limit_above_the_dense_model_is_said(task: CheckedTask) -> None:
+    budget = Budget.parse({"size": "150% of dense", "peak_memory": "100% of dense", "latency": {"p50": "60% of dense"}})
+    (warning,) = baseline.warnings(task, task.model(), dense_trial(0.9), budget)
+    assert warning == "size 150% of dense: the dense model itself meets this limit, which asks for nothing"
+
+
 def test_a_graph_that_is_not_the_model_is_refused(task: CheckedTask, captured: Captured) -> None:
     model = task.model().eval()
     assert baseline.check_capture(model, captured) < 1e-5
