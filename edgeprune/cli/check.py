@@ -64,7 +64,7 @@ def check_command(
     what it measured is not conclusive.
     """
     from edgeprune.pipeline.check import check, read_baseline
-    from edgeprune.pipeline.subject import subject_of
+    from edgeprune.pipeline.subject import check_lock, subject_of
     from edgeprune.records import gate as gates
     from edgeprune.records.gate_policy import parse_age
     from edgeprune.report.gate import render, summary
@@ -78,6 +78,7 @@ def check_command(
     max_age_s = None if max_age is None else parse_age(max_age)
     path, project = named(subject)
     found = subject_of(path)
+    check_lock(found)
     policy = _policy(found, project, budget, maxima, regression).only_warned(warn)
     reference = None if baseline is None else read_baseline(baseline)
     if reference is not None and not any(part.limits for part in policy.regression.values()):
@@ -85,6 +86,8 @@ def check_command(
             "--baseline: nothing says how much worse than it the model may be",
             hint="give --regression latency.p95=+5%, or `regression:` in the budget file",
         )
+    if said := _differing(found, project, budget):
+        click.echo(said, err=True)
     device = _device(found, project, target, profile) if measure else None
     with open_progress() as progress:
         gate = check(found, policy, device=device, baseline=reference, max_age_s=max_age_s, progress=progress)
@@ -122,6 +125,15 @@ def _policy(
     errors = budget_overrides(policy.budget["error"], **maxima)
     worse = policy.regression["error"].override(Budget(tuple(map(regression_option, regression))))
     return Policy({**policy.budget, "error": errors}, {**policy.regression, "error": worse})
+
+
+def _differing(subject: Subject, project: Project | None, file: Path | None) -> str:
+    """What to say where a project's limits are others than those that its run was held to; else empty."""
+    if file is not None or project is None or subject.result is None:
+        return ""
+    if {*project.budget.limits} <= {*subject.result.budget.limits}:
+        return ""
+    return f"warning: {project.path} has other limits than the run was held to; for those: check {subject.run_dir}"
 
 
 def _device(subject: Subject, project: Project | None, target: tuple[str, ...], profile: str | None) -> DeviceSettings:

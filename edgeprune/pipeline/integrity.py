@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from edgeprune.errors import EdgepruneError, ParityError, UsageError
 from edgeprune.package.checksums import SIGNATURE, SUMS, verify_sums
 from edgeprune.package.manifest import SCHEMA as PACKAGE
-from edgeprune.pipeline.locking import read_locked
+from edgeprune.pipeline.locking import differing, read_locked
 from edgeprune.pipeline.run import RESULT
 from edgeprune.pipeline.subject import Subject, subject_of
 from edgeprune.progress import SILENT, Progress
@@ -154,10 +154,9 @@ def _lock(folder: Path, subject: Subject) -> Finding:
     if not path.is_file():
         return Finding("lock", "unchecked", f"there is no {lock.FILE}; packaging writes one")
     found, _ = read_locked(path)
-    expected = lock.to_json(lock.lock_of(subject.result, found.artifact))
-    differing = [name for name, value in lock.to_json(found).items() if _plain(value) != _plain(expected[name])]
-    if differing:
-        return Finding("lock", "failed", f"{lock.FILE} says something else than {RESULT}: {_some(differing)}")
+    names = differing(subject.result, found)
+    if names:
+        return Finding("lock", "failed", f"{lock.FILE} says something else than {RESULT}: {_some(names)}")
     if found.artifact.sha256 != subject.artifact.sha256:
         return Finding("lock", "failed", f"{lock.FILE} names another file than the accepted one")
     return Finding("lock", "ok", f"{lock.FILE} is that of {RESULT}, and names this file")
@@ -211,10 +210,6 @@ def _int8_parity(subject: Subject, path: Path) -> Finding:
         return Finding("parity", "unchecked", f"the run recorded no SQNR of {artifact.path.name}")
     text = f"{artifact.path.name} is {found:.1f} dB from {_GRAPH} on its examples, recorded were {recorded:.1f} dB"
     return Finding("parity", "ok" if found >= recorded - _NOISE_DB else "failed", text)
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value, sort_keys=True))
 
 
 def _some(names: Any) -> str:

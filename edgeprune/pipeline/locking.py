@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from edgeprune import atomic
 from edgeprune.errors import StorageError, UsageError
@@ -16,7 +17,7 @@ from edgeprune.records.figures import Figure
 from edgeprune.records.lock import Lock
 from edgeprune.records.result import Result
 
-__all__ = ["read_exported", "read_lock", "read_locked", "relock", "write_lock"]
+__all__ = ["differing", "read_exported", "read_lock", "read_locked", "relock", "write_lock"]
 
 _RESULT = "result.json"
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]+")
@@ -68,6 +69,16 @@ def read_lock(path: Path) -> Lock:
     except ValueError as error:
         raise UsageError(f"{path} is not JSON: {error}", hint="restore it, or run again") from error
     return lock.from_json(data, path)
+
+
+def differing(result: Result, found: Lock) -> list[str]:
+    """The entries of a lock that are not what the result would have locked of the same artifact."""
+    expected = lock.to_json(lock.lock_of(result, found.artifact))
+    return [name for name, value in lock.to_json(found).items() if _plain(value) != _plain(expected[name])]
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, sort_keys=True))
 
 
 def read_exported(path: Path) -> tuple[Lock, bytes]:

@@ -14,8 +14,9 @@ from edgeprune.errors import StorageError, UsageError
 from edgeprune.export import manifest
 from edgeprune.measure.pool import judged
 from edgeprune.pipeline.in_turn import FIGURE
+from edgeprune.pipeline.locking import differing, read_lock
 from edgeprune.pipeline.run import BEST, RESULT
-from edgeprune.records import codec
+from edgeprune.records import codec, lock
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.figures import Figure, figures_of
 from edgeprune.records.gate import NOT_MEASURED, Origin, Reading, device_of, lower_ends
@@ -24,7 +25,7 @@ from edgeprune.records.result import Result
 from edgeprune.records.trial import Trial
 from edgeprune.search.journal import FILE_NAME as JOURNAL
 
-__all__ = ["Subject", "age_of", "load_result", "recorded", "subject_of"]
+__all__ = ["Subject", "age_of", "check_lock", "load_result", "recorded", "subject_of"]
 
 
 NO_ACCURACY = Figure(None, missing="a file alone has no accuracy: name the run that made it")
@@ -190,11 +191,25 @@ def _of_run(run_dir: Path, result: Result) -> Subject:
             f"the run in {run_dir} measured no network ({result.status}: {result.message})",
             hint="check a run that did, or an exported file",
         )
-    best = run_dir / BEST / Path(result.best.artifact).name
-    path = best if best.is_file() else run_dir / result.best.artifact
+    path = run_dir / result.best.artifact
+    if result.status == "accepted":
+        path = run_dir / BEST / path.name
     artifact = manifest.read(path)
     measurements, problem = _measurements(path.parent, artifact)
     return Subject(str(run_dir), artifact, run_dir, result, measurements, problem)
+
+
+def check_lock(subject: Subject) -> None:
+    """Raise UsageError where the run's lock says something else than its result: one of the two was changed."""
+    run_dir, result = subject.run_dir, subject.result
+    if run_dir is None or result is None or not (run_dir / lock.FILE).is_file():
+        return
+    names = differing(result, read_lock(run_dir / lock.FILE))
+    if names:
+        raise UsageError(
+            f"{run_dir / RESULT} says something else than {lock.FILE}: {', '.join(names)}",
+            hint=f"restore the run's folder; `edgeprune verify {shlex.quote(str(run_dir))}` looks at all of it",
+        )
 
 
 def _measurements(folder: Path, artifact: Artifact) -> tuple[tuple[Measurement, ...], str]:

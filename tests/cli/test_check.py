@@ -96,7 +96,25 @@ def test_a_project_is_its_latest_run_under_its_own_budget(
     code, found = of_json(capsys, tight, "--recorded")
     assert code == 1
     assert found["checks"][0]["limit"]["text"] == "1kB"
+    assert run_cli(["check", str(tight), "--recorded"]) == 1
+    assert f"tight.yaml has other limits than the run was held to; for those: check {accepted_run}" in (
+        capsys.readouterr().err
+    )
     assert of_json(capsys, project, "--recorded")[0] == 0
+
+
+def test_a_run_whose_file_is_gone_does_not_pass(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "best/model.onnx").unlink()  # it lies in the trial's folder as well
+    assert run_cli(["check", str(run), "--recorded"]) == 2
+    assert "best/model.onnx" in capsys.readouterr().err
+
+
+def test_a_result_that_was_changed_does_not_pass(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = json.loads((run / "result.json").read_text())
+    data["best"]["figures"]["accuracy"]["value"] = 0.9999
+    (run / "result.json").write_text(json.dumps(data))
+    assert run_cli(["check", str(run), "--recorded"]) == 2
+    assert "result.json says something else than edgeprune.lock: figures" in capsys.readouterr().err
 
 
 def test_a_file_has_the_measurement_beside_it_and_no_accuracy(
