@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 
+from edgeprune.cli.options import refuse_empty
 from edgeprune.errors import DamagedError, EdgepruneError, StorageError, TaskError, UsageError
 
 __all__ = ["JOURNAL", "Invocation", "LazyGroup", "main", "run_cli"]
@@ -99,6 +100,7 @@ class LazyGroup(click.Group):
             return None
         if all(parameter.name != "verbose" for parameter in command.params):
             command.params.append(_verbose())
+        refuse_empty(command)
         if _COMPLETE in os.environ:
             from edgeprune.cli.completion import teach
 

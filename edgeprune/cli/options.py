@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
-__all__ = ["as_json", "budget_options", "device_options", "emit", "pool_options"]
+__all__ = ["as_json", "budget_options", "device_options", "emit", "pool_options", "refuse_empty"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -54,6 +55,32 @@ def budget_options(function: Function) -> Function:
     for name, text in reversed(texts.items()):
         function = click.option(name, metavar="QUANTITY", help=text)(function)
     return function
+
+
+def refuse_empty(command: click.Command) -> None:
+    """Have a command refuse "" for each argument and path: it would name the current folder."""
+    for parameter in command.params:
+        names = isinstance(parameter, click.Argument) and not isinstance(parameter.type, click.Choice)
+        if (names or isinstance(parameter.type, click.Path)) and not isinstance(parameter.type, _NotEmpty):
+            parameter.type = _NotEmpty(parameter.type)
+
+
+class _NotEmpty(click.ParamType):  # type: ignore[type-arg]  # generic only for type checkers
+    """Another type, without the empty text."""
+
+    def __init__(self, inner: click.ParamType[Any]) -> None:
+        self.name = inner.name
+        self._inner = inner
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """What the inner type makes of it."""
+        if value == "":
+            self.fail("it is empty; is a variable of the shell not set?", param, ctx)
+        return self._inner.convert(value, param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """What the inner type offers."""
+        return self._inner.shell_complete(ctx, param, incomplete)
 
 
 def emit(data: Mapping[str, Any]) -> None:
