@@ -32,6 +32,7 @@ class Infeasibility:
 
     `one_by_one`: each limit can be met alone, yet not all together. `relaxation` is the least share by which all
     limits would have to grow (an allowed drop of accuracy as well), and `trial` built that candidate.
+    `accuracy_aside`: accuracy is limited and not among these, as no network was fine-tuned wholly that would tell.
     """
 
     proved: bool
@@ -39,6 +40,7 @@ class Infeasibility:
     one_by_one: bool = False
     relaxation: float | None = None
     trial: int | None = None
+    accuracy_aside: bool = False
 
     def __str__(self) -> str:
         """In a sentence or two."""
@@ -54,6 +56,8 @@ class Infeasibility:
             )
             built = "" if self.trial is None else f", as trial {self.trial} shows by measurement how near"
             parts.append(f"all limits {self.relaxation:.1%} wider could be met ({relaxed}{built})")
+        if parts and self.accuracy_aside:
+            parts.append("the limit on accuracy is left aside in this: no network was fine-tuned wholly, to tell")
         return "; ".join(parts)
 
 

@@ -65,6 +65,7 @@ def certify(known: Knowledge, solve: Solve, build: Build) -> Generator[Batch, tu
         and isinstance(found, Infeasible),
         relaxation=None if relaxed is None or trial is None else relaxed.value,
         trial=None if trial is None else trial.number,
+        accuracy_aside=known.allowed_drop() is not None and LOSS not in places,
     )
 
 

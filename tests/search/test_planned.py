@@ -155,6 +155,18 @@ def test_a_budget_beyond_reach_is_proved_so_and_the_nearest_is_built(tmp_path: P
     assert why.relaxation == pytest.approx((least["size"].value or 0) / 1500 - 1, rel=0.05)
     assert size.relaxed == pytest.approx(least["size"].value, rel=0.01)
     assert codec.from_json(codec.to_json(result)) == result
+    assert not why.accuracy_aside  # none is limited
+
+
+def test_what_was_never_fine_tuned_says_nothing_of_accuracy(tmp_path: Path) -> None:
+    network = SimulatedNetwork(noise=0.0)
+    budget = Budget.parse({"latency": {"p50": "30us"}, "size": "1.5kB", "accuracy": {"max_drop": "2pp"}})
+    result = run(tmp_path, network.space(), budget, network)
+    assert result.explanation is not None
+    assert result.explanation.infeasibility is not None
+    assert result.explanation.infeasibility.accuracy_aside
+    assert "the limit on accuracy is left aside in this: no network was fine-tuned wholly" in result.message
+    assert codec.from_json(codec.to_json(result)) == result
 
 
 def test_limits_that_can_be_met_one_by_one_but_not_together(tmp_path: Path) -> None:
