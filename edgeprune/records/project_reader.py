@@ -36,6 +36,9 @@ _TASK = re.compile(r"(?P<module>[^:]+):(?P<object>[A-Za-z_][A-Za-z0-9_]*(?:\.[A-
 def load_project(path: str | Path) -> Project:
     """The project of a file, or of the `edgeprune.yaml` in a folder; raises ConfigError."""
     file = Path(path).absolute()
+    if file.suffix.partition(":")[0] == ".py":
+        hint = f"name the folder or edgeprune.yaml, like: edgeprune run {shlex.quote(str(Path(path).parent))}"
+        raise ConfigError("this is a task, not a project", path=path, hint=hint)
     if file.is_dir() or not (file.exists() or is_path(file.name)):
         folder, file = file, file / "edgeprune.yaml"
         if not file.exists():

@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 import yaml
 from yaml.events import AliasEvent
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.parser import ParserError
+from yaml.scanner import ScannerError
 
 from edgeprune.errors import ConfigError
 
@@ -143,9 +145,10 @@ def parse_document(text: str, path: Path) -> Entry:
         message = error.problem or error.context or "not YAML"
         if "single document" in (error.context or ""):
             message = "more than one document (---) in the file"
+        hint = _slip(message) if isinstance(error, (ParserError, ScannerError)) else None
         if mark is None:
-            raise ConfigError(message, path=path) from error
-        raise ConfigError(message, path=path, line=mark.line + 1, column=mark.column + 1) from error
+            raise ConfigError(message, path=path, hint=hint) from error
+        raise ConfigError(message, path=path, line=mark.line + 1, column=mark.column + 1, hint=hint) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError("a control character, which YAML does not allow", path=path, line=line) from error
@@ -154,6 +157,20 @@ def parse_document(text: str, path: Path) -> Entry:
     entry = _entry(node, path, "", node)
     entry.table()
     return entry
+
+
+def _slip(problem: str) -> str:
+    """What is most often behind the parser's complaint."""
+    if "'\\t'" in problem:
+        return "indent with spaces: YAML takes no tabs"
+    if "cannot start any token" in problem:
+        return "write text that begins with such a character in quotes"
+    for opening, closing in ("[]", "{}"):
+        if f"',' or '{closing}'" in problem:
+            return f"close the {opening} with {closing}, and separate what is in it by commas"
+    if "mapping values are not allowed" in problem:
+        return "one `key: value` a line, all keys of one level indented alike; text with a colon goes in quotes"
+    return "look for a quote or bracket that is not closed, a missing colon, or a line that is indented otherwise"
 
 
 def merge(base: Entry, own: Entry) -> Entry:

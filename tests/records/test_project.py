@@ -316,6 +316,16 @@ def test_a_missing_project_file(tmp_path: Path) -> None:
 FILE_BUDGET = Budget.parse({"latency": {"p95": "30ms"}, "size": "4MB", "accuracy": {"max_drop": "1pp"}})
 
 
+@pytest.mark.parametrize("name", ["task.py", "task.py:Digits"])
+def test_a_task_is_not_a_project(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "my digits"
+    folder.mkdir()
+    (folder / "task.py").write_text("class Digits: ...\n")
+    with pytest.raises(ConfigError, match="this is a task, not a project") as caught:
+        load_project(folder / name)
+    assert caught.value.hint == f"name the folder or edgeprune.yaml, like: edgeprune run '{folder}'"
+
+
 def test_options_replace_and_add_limits() -> None:
     budget = budget_overrides(
         FILE_BUDGET, max_latency="20ms", max_memory="50MiB", max_size="50% of dense", max_energy="12mJ", max_drop="2pp"

@@ -70,6 +70,24 @@ def test_refused(text: str, place: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("task: [a", "close the [ with ]"),
+        ("task: {a: b", "close the { with }"),
+        ("a:\n\t- 1\n", "indent with spaces: YAML takes no tabs"),
+        ("a: b: c\n", "a colon goes in quotes"),
+        ('a: "b\n', "a quote or bracket that is not closed"),
+        ("a: 1\n b: 2\n", "indented alike"),
+        ("a: @b\n", "such a character in quotes"),
+    ],
+)
+def test_a_slip_in_the_syntax_gets_a_hint(text: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    assert hint in (caught.value.hint or "")
+
+
 def test_numbers_are_read_as_people_write_them() -> None:
     document = parse("a: 5e-4\nb: 20_000\nc: -3\nd: 0.5\ne: '5'\nf: 2026-01-01\ng: 30ms\nh: true\ni:\nj: ~\nk: 1e3\n")
     numbers = {"a": 5e-4, "b": 20000, "c": -3, "d": 0.5, "k": 1000.0}
