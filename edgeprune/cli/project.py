@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["init_command", "latest_run", "overridden", "report_command", "resume_command", "run_command", "run_folder"]
 
 _RESULT = "result.json"
+_RUN = "run.json"
 _REPORT = "report.html"
 
 
@@ -130,21 +131,19 @@ def run_command(
 @as_json
 def report_command(run: Path, html: Path | None, json_output: bool) -> None:
     """Show the result of RUN (a run's folder, or its result.json), or of the latest run of a project."""
+    from edgeprune.pipeline.begun import resuming, unfinished
     from edgeprune.report.text import render
 
     run = run_folder(run)
     file = run / _RESULT if run.is_dir() else run
-    quoted = shlex.quote(str(file.parent))
     again = "name a run's folder, or its result.json"
     if (file.parent / JOURNAL).exists():
-        again = f"write it again from the run's journal: edgeprune run PROJECT --resume --run-dir {quoted}"
+        again = f"write it again from the run's journal: {resuming(file.parent)}"
     try:
         data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        hint = "name a run's folder, like runs/20260101-120000"
-        if (run / JOURNAL).exists():
-            hint = f"the run was not finished; go on with: edgeprune run PROJECT --resume --run-dir {quoted}"
-        raise UsageError(f"there is no result in {run}", hint=hint) from error
+        absent = UsageError(f"there is no result in {run}", hint="name a run's folder, like runs/20260101-120000")
+        raise (unfinished(file.parent) or absent) from error
     except (OSError, ValueError) as error:
         raise StorageError(f"{file} cannot be read: {error}", hint=again) from error
     if not isinstance(data, dict):
@@ -206,9 +205,10 @@ def overridden(
 
 
 def latest_run(runs: Path) -> Path | None:
-    """The folder below `runs` whose journal was written last; None where there is none."""
-    journals = sorted(runs.glob(f"*/{JOURNAL}"), key=lambda file: (file.stat().st_mtime, file.parent.name))
-    return journals[-1].parent if journals else None
+    """The folder below `runs` that was begun or written to last; None where there is none."""
+    files = [file for name in (JOURNAL, _RUN) for file in runs.glob(f"*/{name}")]
+    written = sorted(files, key=lambda file: (file.stat().st_mtime, file.parent.name))
+    return written[-1].parent if written else None
 
 
 def _command(name: str, folder: Path) -> str:

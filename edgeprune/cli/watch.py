@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -116,8 +115,9 @@ def _state(shown: Snapshot) -> str:
         return "running" + (f" (process {shown.pid})" if shown.pid else "") + _took(shown, " for ")
     if shown.state == "finished":
         return f"finished: {shown.status}{_took(shown, ' after ')}"
-    again = f"edgeprune run PROJECT --resume --run-dir {shlex.quote(str(shown.folder))}"
-    return f"not running: stopped before its end{_took(shown, ' after ')}; go on with: {again}"
+    from edgeprune.pipeline.begun import resuming
+
+    return f"not running: stopped before its end{_took(shown, ' after ')}; go on with: {resuming(shown.folder)}"
 
 
 def _took(shown: Snapshot, word: str) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from edgeprune.errors import EdgepruneError, ParityError, UsageError
 from edgeprune.package.checksums import SIGNATURE, SUMS, verify_sums
 from edgeprune.package.manifest import SCHEMA as PACKAGE
+from edgeprune.pipeline.begun import unfinished
 from edgeprune.pipeline.locking import differing, read_locked
 from edgeprune.pipeline.run import RESULT
 from edgeprune.pipeline.subject import Subject, subject_of
@@ -56,7 +57,7 @@ def verify_folder(folder: Path, *, key: Path | None = None, progress: Progress =
     if (folder / _MANIFEST).is_file() or (folder / SIGNATURE).is_file():
         return (Finding("sums", "failed", f"there is no {SUMS}: nothing says what the files should be"),)
     if not (folder / RESULT).is_file():
-        raise UsageError(
+        raise unfinished(folder) or UsageError(
             f"{folder} is neither a package nor a finished run",
             hint="name a folder that `edgeprune package` wrote, or a run's; an archive is to be unpacked first",
         )

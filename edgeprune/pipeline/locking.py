@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from edgeprune import atomic
 from edgeprune.errors import StorageError, UsageError
 from edgeprune.export import manifest
+from edgeprune.pipeline.begun import unfinished
 from edgeprune.records import codec, lock
 from edgeprune.records.figures import Figure
 from edgeprune.records.lock import Lock
@@ -42,7 +44,7 @@ def relock(run_dir: Path) -> Path:
         result = codec.from_json(json.loads(source.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         hint = "name the folder of a run that ended well, like runs/20260101-120000"
-        raise UsageError(f"there is no {lock.FILE} in {run_dir}", hint=hint) from error
+        raise (unfinished(run_dir) or UsageError(f"there is no {lock.FILE} in {run_dir}", hint=hint)) from error
     except (OSError, ValueError) as error:
         raise StorageError(f"cannot read {source}: {error}") from error
     path = write_lock(result, run_dir) if isinstance(result, Result) else None
@@ -50,7 +52,7 @@ def relock(run_dir: Path) -> Path:
         status = result.status if isinstance(result, Result) else "no result"
         raise UsageError(
             f"the run {run_dir} chose nothing that could be packaged: {status}",
-            hint=f"see why: edgeprune report {run_dir}",
+            hint=f"see why: edgeprune report {shlex.quote(str(run_dir))}",
         )
     return path
 
@@ -61,7 +63,7 @@ def read_lock(path: Path) -> Lock:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         hint = "name the folder of a run that ended well, or its lock"
-        raise UsageError(f"there is no lock {path}", hint=hint) from error
+        raise (unfinished(path.parent) or UsageError(f"there is no lock {path}", hint=hint)) from error
     except (OSError, UnicodeDecodeError) as error:
         raise StorageError(f"cannot read {path}: {error}") from error
     try:

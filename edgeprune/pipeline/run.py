@@ -31,6 +31,7 @@ from edgeprune.export import manifest
 from edgeprune.measure.pool import Pool
 from edgeprune.measure.sentinel import Sentinel
 from edgeprune.pipeline import baseline
+from edgeprune.pipeline.begun import begun
 from edgeprune.pipeline.devices import open_devices, pool_facts
 from edgeprune.pipeline.executors.base import Executor, ExecutorFactory, Plan
 from edgeprune.pipeline.in_turn import is_relative
@@ -49,7 +50,6 @@ from edgeprune.pipeline.runtimes import RUNTIMES, check_outputs
 from edgeprune.pipeline.schemes import quantisation
 from edgeprune.pipeline.structure import write_structure
 from edgeprune.pipeline.trials import Trials, trial_folder
-from edgeprune.pipeline.watch import note_start
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records import codec
 from edgeprune.records.budget import Budget
@@ -90,14 +90,17 @@ def run(
     budget = effective_budget(project, profile)
     strategy: StrategyFactory = registry.resolve("strategies", project.search.strategy)
     with ExitStack() as stack:
+        note = stack.enter_context(begun(run_dir, max_trials=project.search.max_trials, project=project.path))
+        note(now="connecting to the device, or waiting for it")
         devices = stack.enter_context(open_devices(project, profile, budget, progress))
         session = devices.first if isinstance(devices, Pool) else devices
+        note(now="loading the model")
         with progress.step("loading the model"):
             model = task.model().eval()
         example_inputs = task.example_inputs()
         inputs = run_inputs(project, budget, task, model)
         journal = stack.enter_context(Journal.open(run_dir, inputs, resume=resume))
-        note_start(run_dir, max_trials=project.search.max_trials, trials=len(journal.trials))
+        note(trials=len(journal.trials))
         device = device_facts(session)
         check_same_device(journal, device)
         if isinstance(devices, Pool) and journal.trials:

@@ -13,6 +13,7 @@ from typing import Any
 from edgeprune.errors import StorageError, UsageError
 from edgeprune.export import manifest
 from edgeprune.measure.pool import judged
+from edgeprune.pipeline.begun import resuming, unfinished
 from edgeprune.pipeline.in_turn import FIGURE
 from edgeprune.pipeline.locking import differing, read_lock
 from edgeprune.pipeline.run import BEST, RESULT
@@ -23,7 +24,6 @@ from edgeprune.records.gate import NOT_MEASURED, Origin, Reading, device_of, low
 from edgeprune.records.measurement import Measurement, Outcome
 from edgeprune.records.result import Result
 from edgeprune.records.trial import Trial
-from edgeprune.search.journal import FILE_NAME as JOURNAL
 
 __all__ = ["Subject", "age_of", "check_lock", "load_result", "recorded", "subject_of"]
 
@@ -84,15 +84,12 @@ def subject_of(path: Path) -> Subject:
 def load_result(run_dir: Path) -> Result:
     """The result of a run's folder; raises UsageError where it is none or was not finished, StorageError."""
     file = run_dir / RESULT
-    quoted = shlex.quote(str(run_dir))
-    again = f"write it again from the run's journal: edgeprune run PROJECT --resume --run-dir {quoted}"
+    again = f"write it again from the run's journal: {resuming(run_dir)}"
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         hint = "name a run's folder, a project with a run, or an exported file with its manifest"
-        if (run_dir / JOURNAL).exists():
-            hint = f"the run was not finished; go on with: edgeprune run PROJECT --resume --run-dir {quoted}"
-        raise UsageError(f"there is no result in {run_dir}", hint=hint) from error
+        raise (unfinished(run_dir) or UsageError(f"there is no result in {run_dir}", hint=hint)) from error
     except (OSError, ValueError) as error:
         raise StorageError(f"{file} cannot be read: {error}", hint=again) from error
     try:

@@ -1,21 +1,19 @@
 """A run as its folder shows it while it goes on: how far it is, what came of each trial, whether it is alive.
 
-Nothing is written, and no lock is kept: the run does not notice. `run.json` is what the run says of its beginning.
+Nothing is written, and no lock is kept: the run does not notice.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from edgeprune import atomic
 from edgeprune.errors import DamagedError, UsageError
+from edgeprune.pipeline.begun import RUN, holder, is_run, told, working
 from edgeprune.pipeline.building import CHECKPOINT
 from edgeprune.pipeline.planning import COSTS, SENSITIVITIES
 from edgeprune.pipeline.trials import trial_folder
@@ -26,10 +24,8 @@ from edgeprune.records.trial import Stage, Trial
 from edgeprune.search.journal import FILE_NAME, SCHEMA
 from edgeprune.search.limits import check_trial, closest
 
-__all__ = ["RUN", "Snapshot", "note_start", "snapshot"]
+__all__ = ["Snapshot", "snapshot"]
 
-RUN = "run.json"
-RUN_SCHEMA = "edgeprune.run/1"
 WATCH_SCHEMA = "edgeprune.watch/1"
 RESULT = "result.json"
 
@@ -91,87 +87,47 @@ class Snapshot:
         }
 
 
-def note_start(run_dir: Path, *, max_trials: int, trials: int) -> None:
-    """Write down when a run began, or went on with so many `trials`, and how many it may measure; StorageError."""
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    data = {"schema": RUN_SCHEMA, "started_at": now, "max_trials": max_trials, "trials_before": trials}
-    atomic.write_text(run_dir / RUN, json.dumps(data) + "\n")
-
-
 def snapshot(run_dir: Path) -> Snapshot:
     """The run as it is now; raises UsageError where there is no run, DamagedError where its journal cannot be read."""
     path = run_dir / FILE_NAME
-    holder = _holder(path)
-    alive = holder is not None
+    if not is_run(run_dir):
+        hint = "name the folder of a run, like runs/20260101-120000, or its project"
+        if run_dir.is_dir():
+            hint += "; a run that has just begun has written nothing yet: try again in a moment"
+        raise UsageError(f"there is no run in {run_dir}", hint=hint)
+    pid = working(run_dir)
+    alive = pid is not None
+    began = holder(path) is not None  # before that, the model is loaded and the device waited for
     inputs, trials, attempts, last = _entries(path)
     budget = Budget.parse(inputs.get("budget", {}))
     best = _best(budget, trials)
-    started = _read(run_dir / RUN)
+    started = told(run_dir)
     finished = _read(run_dir / RESULT)
     # A run that was gone on with and then killed has the result of its first end still.
     ended = not alive and finished.get("trials") == len(trials)
     return Snapshot(
         folder=run_dir,
         state="running" if alive else "finished" if ended else "stopped",
-        pid=holder or None,
+        pid=pid or None,
         status=str(finished.get("status", "")) if ended else "",
-        now=_now(run_dir, len(trials), inputs) if alive else "",
+        now="" if not alive else _now(run_dir, len(trials), inputs) if began else str(started.get("now", "beginning")),
         measured=sum(trial.stage.is_measured for trial in trials),
         max_trials=started.get("max_trials"),
-        elapsed_s=_elapsed(started.get("started_at"), path, run_dir / RESULT, alive=alive),
+        elapsed_s=_elapsed(started.get("started_at"), run_dir, alive=alive),
         trials=trials,
         attempts=attempts,
         budget=budget,
         best=best,
         check=None if best is None else check_trial(budget, best, trials[0].figures),
         last=last,
-        last_age_s=max(datetime.now(timezone.utc).timestamp() - path.stat().st_mtime, 0.0),
+        last_age_s=max(datetime.now(timezone.utc).timestamp() - path.stat().st_mtime, 0.0) if path.exists() else None,
         inputs=inputs,
     )
 
 
-def _holder(path: Path) -> int | None:
-    """The process that holds the journal; 0 where one does that cannot be named, None where none does. UsageError.
-
-    The list of locks is asked first: to try the lock would, for an instant, keep a run from beginning.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        hint = "name the folder of a run, like runs/20260101-120000, or its project"
-        if path.parent.is_dir():
-            hint += "; a run that has just begun has no journal yet: try again in a moment"
-        raise UsageError(f"there is no run in {path.parent}: {error.strerror or error}", hint=hint) from error
-    try:
-        known = _lock_owner(os.fstat(descriptor))
-        if known is not None:
-            return known
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return 0
-    finally:
-        os.close(descriptor)
-    return None
-
-
-def _lock_owner(file: os.stat_result) -> int | None:
-    """Who holds an exclusive flock on the file, by /proc/locks: "1: FLOCK ADVISORY WRITE pid device:inode 0 EOF"."""
-    wanted = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
-    try:
-        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        parts = line.split()
-        if len(parts) >= 6 and parts[1] == "FLOCK" and parts[3] == "WRITE" and parts[5] == wanted and int(parts[4]) > 0:
-            return int(parts[4])
-    return None
-
-
 def _entries(path: Path) -> tuple[dict[str, Any], tuple[Trial, ...], tuple[Mapping[str, Any], ...], str]:
     """Inputs, trials, failed attempts, and the last whole line in words: what is half written is not there yet."""
-    content = path.read_bytes()
+    content = path.read_bytes() if path.exists() else b""
     inputs: dict[str, Any] = {}
     trials: list[Trial] = []
     attempts: list[Mapping[str, Any]] = []
@@ -240,7 +196,7 @@ def _now(run_dir: Path, done: int, inputs: Mapping[str, Any]) -> str:
     return f"evaluating {name}" if done == 0 else f"building {name}"
 
 
-def _elapsed(started: Any, journal: Path, result: Path, *, alive: bool) -> float | None:
+def _elapsed(started: Any, run_dir: Path, *, alive: bool) -> float | None:
     """Seconds since this start of the run; of one that is over, until it last wrote."""
     if not isinstance(started, str):
         return None
@@ -248,8 +204,9 @@ def _elapsed(started: Any, journal: Path, result: Path, *, alive: bool) -> float
         began = datetime.fromisoformat(started).timestamp()
     except ValueError:
         return None
-    written = [path.stat().st_mtime for path in (journal, result) if path.exists()]
-    return max((datetime.now(timezone.utc).timestamp() if alive else max(written)) - began, 0.0)
+    paths = [path for path in (run_dir / FILE_NAME, run_dir / RESULT) if path.exists()] or [run_dir / RUN]
+    last = max(path.stat().st_mtime for path in paths)
+    return max((datetime.now(timezone.utc).timestamp() if alive else last) - began, 0.0)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -28,13 +28,13 @@ WATCH = [sys.executable, "-m", "edgeprune", "watch"]
 RUN = """
 import sys
 from pathlib import Path
-from edgeprune.pipeline.watch import note_start
+from edgeprune.pipeline.begun import begun
 from edgeprune.search.journal import Journal
 from tests.pipeline.test_watch import INPUTS, trial
 
 folder = Path(sys.argv[1])
-with Journal.open(folder, INPUTS) as journal:
-    note_start(folder, max_trials=7, trials=0)
+with begun(folder, max_trials=7) as note, Journal.open(folder, INPUTS) as journal:
+    note(trials=0)
     journal.add(trial(0, 1.0, 0.95))
     print("ready", flush=True)
     for line in sys.stdin:

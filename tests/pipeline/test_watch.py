@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from edgeprune.errors import DamagedError, UsageError
-from edgeprune.pipeline import watch
-from edgeprune.pipeline.watch import note_start, snapshot
+from edgeprune.pipeline import begun as beginnings
+from edgeprune.pipeline.begun import begun
+from edgeprune.pipeline.watch import snapshot
 from edgeprune.records.candidate import Candidate
 from edgeprune.records.figures import Figure
 from edgeprune.records.trial import Stage, Trial
@@ -31,8 +32,8 @@ def trial(number: int, latency_ms: float | None, accuracy: float, stage: Stage =
 @pytest.fixture
 def stopped(tmp_path: Path) -> Path:
     """Four trials, and no result."""
-    with Journal.open(tmp_path / "run", INPUTS) as journal:
-        note_start(tmp_path / "run", max_trials=40, trials=0)
+    with begun(tmp_path / "run", max_trials=40) as note, Journal.open(tmp_path / "run", INPUTS) as journal:
+        note(trials=0)
         journal.add(trial(0, 1.0, 0.95))
         journal.add_attempt(1, "LOST", "the link broke")
         journal.add(trial(1, 0.7, 0.90))
@@ -51,7 +52,7 @@ def test_a_run_whose_journal_is_held_is_running_and_its_process_is_named(tmp_pat
 
 
 def test_where_locks_are_not_listed_the_lock_itself_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "_lock_owner", lambda _: None)
+    monkeypatch.setattr(beginnings, "_lock_owner", lambda _: None)
     with Journal.open(tmp_path, INPUTS):
         assert (snapshot(tmp_path).state, snapshot(tmp_path).pid) == ("running", None)
     assert snapshot(tmp_path).state == "stopped"
