@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,6 +23,11 @@ __all__ = ["ARCHIVES", "archive_suffix", "check_output", "depfile", "write_archi
 
 MANIFEST = "manifest.json"
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".zip")
+# What is packed, and not in `ARCHIVES`: other compressions, other programs, the files of package managers.
+_PACKED = re.compile(
+    r".+\.(tar|zip|t?(gz|bz|xz|zst|lz|lzma|lz4|lzo|br)[0-9a-z]?|z|7z|rar|cab|iso|cpio|jar|aar|deb|rpm|ipk|apk)",
+    re.IGNORECASE,
+)
 
 
 def archive_suffix(path: Path) -> str | None:
@@ -35,6 +41,11 @@ def check_output(path: Path) -> None:
         if path.is_dir():
             raise UsageError(f"{path} is a folder", hint="name an archive that is not there yet, or a folder")
         return
+    if _PACKED.fullmatch(path.name) and not path.exists():
+        raise UsageError(
+            f"{path} looks like an archive of a kind that is not written",
+            hint=f"name a folder, or an archive: {', '.join(ARCHIVES)}",
+        )
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is a file, and not an archive", hint=f"name a folder, or {', '.join(ARCHIVES)}")
     # Empty folders do not count: ninja makes them for what it expects.

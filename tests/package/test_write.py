@@ -163,7 +163,22 @@ def test_outputs_that_are_something_else(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a folder"):
         check_output(tmp_path / "folder.tar")
     with pytest.raises(UsageError, match="is not the name of an archive"):
-        write_archive({}, tmp_path / "net.rar", root="net")
+        write_archive({}, tmp_path / "net", root="net")
+
+
+@pytest.mark.parametrize("name", ["x.rar", "x.tgz2", "x.7z", "x.gz", "x.tar.zst", "x.tar.bz2", "x.ZIP", "x.deb"])
+def test_an_archive_that_cannot_be_made_does_not_become_a_folder(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"{name} looks like an archive of a kind that is not written") as caught:
+        check_output(tmp_path / name)
+    assert caught.value.hint == "name a folder, or an archive: .tar, .tar.gz, .tgz, .tar.xz, .zip"
+    (tmp_path / name).mkdir()  # a folder that is there is one, whatever its name
+    check_output(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["speech-1.2", "digits.model", "gz", ".gz"])
+def test_a_dot_alone_makes_no_archive(name: str, tmp_path: Path) -> None:
+    check_output(tmp_path / name)
+    assert write_folder(package(a=SCRIPT), tmp_path / name) == (MANIFEST, "a", SUMS)
 
 
 def test_make_reads_a_depfile_with_odd_paths(tmp_path: Path) -> None:
