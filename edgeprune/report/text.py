@@ -7,6 +7,7 @@ latency p50      0.520 ms (up to 0.527 ms) measured  0.290 ms (up to 0.295 ms) m
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,15 +15,19 @@ from edgeprune.errors import StorageError
 from edgeprune.records import codec
 from edgeprune.records.budget import BudgetCheck, LimitCheck, State
 from edgeprune.records.figures import format_figure
+from edgeprune.records.measurement import Measurement
 from edgeprune.records.result import Result
 from edgeprune.records.trial import Trial
 from edgeprune.report import measured_on
 from edgeprune.report.table import table
 
-__all__ = ["UP_TO", "render"]
+__all__ = ["SECONDS", "UP_TO", "render"]
 
 _ALWAYS = ("accuracy", "latency.p50", "latency.p95", "peak_memory", "size", "energy")
 UP_TO = "(up to: the upper end of the 95 % confidence interval, of memory with the spread between workers)"
+_DRIFTED = "The device drifted"  # as the run's message begins its sentence on it
+_SHOWN = 3  # warnings of the measurement
+SECONDS = "of work on trials, without loading, planning and waiting"
 _TITLES = {
     "accepted": "ACCEPTED: every limit of the budget is met by measurement",
     "infeasible": "INFEASIBLE",
@@ -37,7 +42,7 @@ def render(result: Mapping[str, object], *, run_dir: Path | None = None) -> str:
         raise StorageError(f"not the result of a run, but a {type(record).__name__.lower()}")
     sections = [
         [_TITLES[record.status], *([] if record.status == "accepted" else [record.message])],
-        [*_figures(record), *_int8(record.best), *_measured_on(record)],
+        [*_figures(record), *_int8(record.best), *_measured_on(record), *_warnings(record, run_dir)],
         _limits(record.check),
         _reachable(record),
         _run(record, run_dir),
@@ -95,6 +100,29 @@ def _int8(trial: Trial | None) -> list[str]:
 def _measured_on(result: Result) -> list[str]:
     where = result.provenance.get("measured_on")
     return measured_on.of_run(where) if isinstance(where, Mapping) else []
+
+
+def _warnings(result: Result, run_dir: Path | None) -> list[str]:
+    """What speaks against the figures of an accepted network: the device's drift, and what its measurement warns of."""
+    if result.status != "accepted":
+        return []  # its message is shown, and says it
+    _, drifted, where = result.message.partition(_DRIFTED)
+    found = [f"{drifted}{where}"] if drifted else []
+    said: list[str] = []
+    for path in [] if run_dir is None else sorted((run_dir / "best").glob("measurement*.json")):
+        said += _warnings_of(path)
+    said = list(dict.fromkeys(said))
+    if len(said) > _SHOWN:
+        said = [*said[:_SHOWN], f"and {len(said) - _SHOWN} more, in the report as HTML"]
+    return [f"warning: {text}" for text in (*found, *said)]
+
+
+def _warnings_of(path: Path) -> tuple[str, ...]:
+    try:
+        measured = codec.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError, StorageError) as error:
+        return (f"{path} cannot be read: {error}",)
+    return measured.warnings if isinstance(measured, Measurement) else ()
 
 
 def _missing(names: Sequence[str], trial: Trial, said: str) -> list[str]:
@@ -182,7 +210,7 @@ def _reachable(result: Result) -> list[str]:
 
 def _run(result: Result, run_dir: Path | None) -> list[str]:
     seconds = f"{result.seconds:.0f} s"
-    lines = [f"trials: {result.trials} ({result.strategy or 'search'}, seed {result.seed}, {seconds} of work)"]
+    lines = [f"trials: {result.trials} ({result.strategy or 'search'}, seed {result.seed}, {seconds} {SECONDS})"]
     if result.best is not None and result.status == "accepted":
         lines.append(f"accepted: trial {result.best.number}, candidate {result.best.candidate.id}")
     files = result.provenance.get("files")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from edgeprune.records import codec
 from edgeprune.records.budget import Budget
 from edgeprune.records.candidate import Candidate
 from edgeprune.records.figures import Figure
+from edgeprune.records.measurement import Measurement, Outcome
 from edgeprune.records.result import Result
 from edgeprune.records.trial import Stage, Trial
 from edgeprune.report.text import render
@@ -146,7 +148,7 @@ def test_limits_have_headroom_and_the_binding_one_is_named() -> None:
 def test_the_end_says_trials_and_paths(tmp_path: Path) -> None:
     text = render(result(PRUNED), run_dir=tmp_path)
     assert text.startswith("ACCEPTED")
-    assert "trials: 9 (uniform, seed 3, 62 s of work)" in text
+    assert "trials: 9 (uniform, seed 3, 62 s of work on trials, without loading, planning and waiting)" in text
     assert f"accepted: trial 7, candidate {PRUNED.candidate.id}" in text
     assert f"artifact: {tmp_path}/best/model.onnx" in text
     assert f"result: {tmp_path}/result.json" in text
@@ -206,3 +208,19 @@ def test_what_is_no_result_is_refused() -> None:
         render(codec.to_json(DENSE))
     with pytest.raises(StorageError, match="unknown schema"):
         render({})
+
+
+def test_an_accepted_network_shows_the_drift_and_what_its_measurement_warns_of(tmp_path: Path) -> None:
+    drift = "The device drifted: the dense model's median changed (after trial 4, on the device: +9.1%)."
+    told = result(PRUNED, message=f"trial 7 meets every limit by measurement. {drift}")
+    assert f"warning: {drift}" in render(told).splitlines()
+    warnings = ("the device was busy before the start", "it was hot", "the clock fell", "the fan stopped")
+    (tmp_path / "best").mkdir()
+    for target, said in (("a", warnings), ("b", warnings[:1])):
+        record = Measurement("0" * 64, Outcome.OK, None, warnings=said)
+        (tmp_path / f"best/measurement-{target}.json").write_text(json.dumps(codec.to_json(record)))
+    shown = [line for line in render(told, run_dir=tmp_path).splitlines() if line.startswith("warning: ")]
+    assert shown == [f"warning: {text}" for text in (drift, *warnings[:3], "and 1 more, in the report as HTML")]
+    assert "warning" not in render(result(PRUNED))
+    (tmp_path / "best/measurement-a.json").write_text("{")
+    assert f"warning: {tmp_path}/best/measurement-a.json cannot be read" in render(told, run_dir=tmp_path)

@@ -22,6 +22,7 @@ from edgeprune.report.html.quantised import quantised
 from edgeprune.report.html.trials import trials
 from edgeprune.report.html.view import View
 from edgeprune.report.html.widths import frozen, widths
+from edgeprune.report.text import SECONDS
 
 __all__ = ["page"]
 
@@ -94,7 +95,7 @@ def _banner(view: View, sections: list[tuple[str, str]]) -> Html:
         themes.append(tag("input", type="radio", name="theme", id=f"theme-{value}", checked=value == "auto"))
         themes.append(tag("label", text, for_=f"theme-{value}"))
     search = (
-        f"{result.strategy or 'search'}, seed {result.seed}, {result.trials} trials, {result.seconds:.0f} s of work"
+        f"{result.strategy or 'search'}, seed {result.seed}, {result.trials} trials, {result.seconds:.0f} s {SECONDS}"
     )
     doubts = warnings(view)
     return tag(

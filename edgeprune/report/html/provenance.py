@@ -10,6 +10,7 @@ from edgeprune.records.trial import Trial
 from edgeprune.report import measured_on
 from edgeprune.report.html.markup import Child, Html, join, tag
 from edgeprune.report.html.view import View, label, signed, title
+from edgeprune.report.text import SECONDS
 
 __all__ = ["measured_line", "provenance", "warnings"]
 
@@ -133,7 +134,7 @@ def _run(view: View, inputs: Mapping[str, Any]) -> list[tuple[str, Child]]:
         ("strategy", result.strategy or "not known"),
         ("seed", str(result.seed)),
         ("trials", str(result.trials)),
-        ("work", f"{result.seconds:.0f} s"),
+        ("work", f"{result.seconds:.0f} s {SECONDS}"),
     ]
     entries += [
         (name.replace("_", " "), _plain(value)) for name, value in search.items() if name not in ("seed", "strategy")

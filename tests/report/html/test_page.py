@@ -39,6 +39,7 @@ def test_a_large_run_has_every_section_and_stays_small(text: str) -> None:
         "Latency of single inferences", "Memory", "Power", "Frozen, and why", "Trials (45)", "Provenance",
     ]  # fmt: skip
     assert len(text.encode()) < 400_000
+    assert text.count("s of work on trials, without loading, planning and waiting") == 2
     rows = [attributes for name, attributes in read(text).seen if name == "li" and "data-layer" in attributes]
     assert len(rows) == LAYERS
 
