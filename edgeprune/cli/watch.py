@@ -158,8 +158,16 @@ def _trial_lines(shown: Snapshot, known: int) -> list[str]:
 def _trial_line(shown: Snapshot, trial: Trial) -> str:
     figures = [f"{name.removeprefix('latency.')} {text}" for name, text in _figures(shown, trial).items() if text]
     failed = "" if trial.outcome == "OK" else f"{trial.outcome}: {trial.message}"
-    title = "dense" if trial.number == 0 else trial.stage.value
-    return f"trial {trial.number} ({title}): {', '.join([*figures, *([failed] if failed else [])])}"
+    return f"trial {trial.number} ({_title(trial)}): {', '.join([*figures, *([failed] if failed else [])])}"
+
+
+def _title(trial: Trial) -> str:
+    """ "dense", "dense, int8", or the stage of a candidate."""
+    from edgeprune.pipeline.watch import is_quantised
+
+    if not trial.candidate.is_dense:
+        return trial.stage.value
+    return "dense, int8" if is_quantised(trial) else "dense"
 
 
 def _attempt_lines(shown: Snapshot, known: int) -> list[str]:
@@ -224,7 +232,7 @@ def _table(shown: Snapshot, rows: int) -> Table:
     for trial in left:
         best = shown.best is not None and trial.number == shown.best.number
         note = trial.outcome if trial.outcome != "OK" else "best" if best else ""
-        cells = [str(trial.number), "dense" if trial.number == 0 else trial.stage.value]
+        cells = [str(trial.number), _title(trial)]
         values = [text or "–" for text in _figures(shown, trial).values()]
         table.add_row(*(Text(text) for text in (*cells, *values, note)), style="bold" if best else None)
     return table

@@ -22,9 +22,9 @@ from edgeprune.records.budget import Budget, BudgetCheck, State
 from edgeprune.records.measurement import Outcome
 from edgeprune.records.trial import Stage, Trial
 from edgeprune.search.journal import FILE_NAME, SCHEMA
-from edgeprune.search.limits import check_trial, closest
+from edgeprune.search.limits import check_trial, closest, device_state
 
-__all__ = ["Snapshot", "snapshot"]
+__all__ = ["Snapshot", "is_quantised", "snapshot"]
 
 WATCH_SCHEMA = "edgeprune.watch/1"
 RESULT = "result.json"
@@ -63,9 +63,11 @@ class Snapshot:
         if self.best is None or self.check is None:
             return ""
         if self.best.candidate.is_dense:
-            return "the dense model"
-        met = self.check.state is State.MET and self.best.stage is Stage.FINAL
-        return "within the budget" if met else "the closest so far"
+            return "the dense model" + (", int8" if is_quantised(self.best) else "")
+        if self.check.state is State.MET:
+            return "within the budget" if self.best.stage is Stage.FINAL else "within the budget, not yet fine-tuned"
+        within = self.check.only(accuracy=False).state is State.MET
+        return "the closest so far" + (": within the limits of the device" if within else "")
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with a schema version; trials as in the journal."""
@@ -87,6 +89,11 @@ class Snapshot:
         }
 
 
+def is_quantised(trial: Trial) -> bool:
+    """Whether what was measured is not float32, as the dense reference is."""
+    return "quantised" in trial.details
+
+
 def snapshot(run_dir: Path) -> Snapshot:
     """The run as it is now; raises UsageError where there is no run, DamagedError where its journal cannot be read."""
     path = run_dir / FILE_NAME
@@ -100,11 +107,12 @@ def snapshot(run_dir: Path) -> Snapshot:
     began = holder(path) is not None  # before that, the model is loaded and the device waited for
     inputs, trials, attempts, last = _entries(path)
     budget = Budget.parse(inputs.get("budget", {}))
-    best = _best(budget, trials)
     started = told(run_dir)
     finished = _read(run_dir / RESULT)
     # A run that was gone on with and then killed has the result of its first end still.
     ended = not alive and finished.get("trials") == len(trials)
+    best = _named(finished, trials) if ended else None
+    best = best or _best(budget, trials)
     return Snapshot(
         folder=run_dir,
         state="running" if alive else "finished" if ended else "stopped",
@@ -160,21 +168,27 @@ def _entry(line: bytes, where: str) -> dict[str, Any]:
         raise DamagedError(f"{where}: damaged journal: {error}") from error
 
 
+def _named(result: Mapping[str, Any], trials: tuple[Trial, ...]) -> Trial | None:
+    """The trial that the result names, be it accepted or the closest."""
+    number = (result.get("best") or {}).get("number")
+    return next((trial for trial in trials if trial.number == number), None)
+
+
 def _best(budget: Budget, trials: tuple[Trial, ...]) -> Trial | None:
-    """The most accurate fully fine-tuned trial within the budget; the closest where there is none."""
+    """The trial that would be accepted; else the most accurate of those nearest to that: within every limit before its
+    last fine-tuning, within the device's limits alone. The closest where there is none.
+    """
     if not trials:
         return None
     dense = trials[0].figures
-    met = [
-        trial
-        for trial in trials
-        if trial.stage is Stage.FINAL
-        and trial.outcome == Outcome.OK.value
-        and budget.check(trial.figures, dense).state is State.MET
-    ]
-    if met:
-        return max(met, key=lambda trial: (trial.figures["accuracy"].value or 0.0, -trial.number))
-    return closest(budget, trials, dense)
+    measured = [trial for trial in trials if trial.stage.is_measured and trial.outcome == Outcome.OK.value]
+    fitting = [trial for trial in measured if device_state(budget, trial, dense) is State.MET]
+
+    def rank(trial: Trial) -> tuple[bool, bool, float, int]:
+        met = budget.check(trial.figures, dense).state is State.MET
+        return met and trial.stage is Stage.FINAL, met, trial.figures["accuracy"].value or 0.0, -trial.number
+
+    return max(fitting, key=rank) if fitting else closest(budget, trials, dense)
 
 
 def _now(run_dir: Path, done: int, inputs: Mapping[str, Any]) -> str:

@@ -14,13 +14,18 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgeprune.cli.main import run_cli
+from edgeprune.records.candidate import Candidate
+from edgeprune.records.trial import Stage
+from edgeprune.search.journal import Journal
 from tests.pipeline.small_project import PROJECT, write_project
+from tests.pipeline.test_watch import INPUTS, trial
 
 WATCH = [sys.executable, "-m", "edgeprune", "watch"]
 
@@ -175,3 +180,14 @@ def test_a_real_run_is_followed_to_its_end(tmp_path: Path, capsys: pytest.Captur
 def test_a_folder_that_is_no_run_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["watch", str(tmp_path)]) == 2
     assert f"there is no run in {tmp_path}" in capsys.readouterr().err
+
+
+def test_the_dense_network_in_int8_is_called_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Journal.open(tmp_path, INPUTS) as journal:
+        journal.add(trial(0, 1.0, 0.95))
+        again = trial(1, 0.65, 0.949, Stage.FINAL)
+        journal.add(replace(again, candidate=Candidate(), details={"quantised": {"scheme": "per-tensor"}}))
+    assert run_cli(["watch", str(tmp_path), "--once"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "best: trial 1, the dense model, int8" in lines
+    assert "trial 1 (dense, int8): accuracy 94.90 %, p50 0.650 ms" in lines

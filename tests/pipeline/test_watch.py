@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,29 @@ def test_a_folder_without_a_journal_is_no_run(tmp_path: Path, make: bool, hint: 
     with pytest.raises(UsageError, match="there is no run in") as error:
         snapshot(folder)
     assert hint in (error.value.hint or "")
+
+
+def test_the_best_is_what_would_be_accepted_or_is_nearest_to_it(tmp_path: Path) -> None:
+    int8 = {"quantised": {"scheme": "per-tensor"}}
+    with Journal.open(tmp_path, INPUTS) as journal:
+
+        def told(found: Trial) -> tuple[int, str]:
+            journal.add(found)
+            seen = snapshot(tmp_path)
+            assert seen.best is not None
+            return seen.best.number, seen.best_is
+
+        assert told(trial(0, 1.0, 0.95)) == (0, "the dense model")
+        dense = replace(trial(1, 0.65, 0.949, Stage.FINAL), candidate=Candidate(), details=int8)
+        assert told(dense) == (1, "the dense model, int8")
+        assert told(trial(2, 0.5, 0.50)) == (2, "the closest so far: within the limits of the device")
+        assert told(trial(3, 0.55, 0.92)) == (3, "the closest so far: within the limits of the device")
+        assert told(trial(4, 0.58, 0.94)) == (4, "within the budget, not yet fine-tuned")
+        assert told(trial(5, 0.5, 0.925, Stage.FINAL)) == (4, "within the budget, not yet fine-tuned")
+        assert told(trial(6, 0.5, 0.935, Stage.FINAL)) == (6, "within the budget")
+        assert told(trial(7, 0.4, 0.931, Stage.FINAL)) == (6, "within the budget")
+    result = {"status": "infeasible", "trials": 8, "best": {"number": 5}}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    ended = snapshot(tmp_path)
+    assert ended.best is not None
+    assert ended.best.number == 5
