@@ -5,7 +5,8 @@
     │   ├── ConfigError              2  a YAML file is wrong: file, line, key, what would be valid
     │   ├── UnitError                2  a quantity is wrong: "30", "4MB?"
     │   ├── TaskError                2  the user's task is incomplete, raised, or returned nonsense
-    │   └── CaptureError             2  the model cannot be captured
+    │   ├── CaptureError             2  the model cannot be captured
+    │   └── UnreadableError          2  a file that the user named cannot be read, or is damaged (a StorageError, too)
     ├── CannotMeasureError           3  no trustworthy measurement could be had; the run can be resumed
     │   ├── TargetError              3  the device cannot be reached or talked to
     │   │   └── HostKeyError         3  the host key is unknown or has changed
@@ -37,6 +38,7 @@ __all__ = [
     "TargetError",
     "TaskError",
     "UnitError",
+    "UnreadableError",
     "UsageError",
     "VerificationError",
     "WorkerError",
@@ -120,6 +122,10 @@ class StorageError(CannotMeasureError):
 
 class DamagedError(StorageError):
     """What a run wrote earlier cannot be read, or belongs to something else: it cannot be gone on with."""
+
+
+class UnreadableError(UsageError, StorageError):
+    """A file that the user named cannot be read, is damaged, or is something else."""
 
 
 class WorkerError(EdgepruneError):

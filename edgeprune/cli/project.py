@@ -14,7 +14,7 @@ import click
 from edgeprune.cli.main import JOURNAL, Invocation
 from edgeprune.cli.options import as_json, budget_options, emit, pool_options
 from edgeprune.cli.progress import open_progress
-from edgeprune.errors import StorageError, UsageError
+from edgeprune.errors import StorageError, UnreadableError, UsageError
 
 if TYPE_CHECKING:
     from edgeprune.records.project import Project
@@ -145,13 +145,13 @@ def report_command(run: Path, html: Path | None, json_output: bool) -> None:
         absent = UsageError(f"there is no result in {run}", hint="name a run's folder, like runs/20260101-120000")
         raise (unfinished(file.parent) or absent) from error
     except (OSError, ValueError) as error:
-        raise StorageError(f"{file} cannot be read: {error}", hint=again) from error
+        raise UnreadableError(f"{file} cannot be read: {error}", hint=again) from error
     if not isinstance(data, dict):
-        raise StorageError(f"{file} is not a result of edgeprune", hint=again)
+        raise UnreadableError(f"{file} is not a result of edgeprune", hint=again)
     try:
         text = render(data, run_dir=file.parent)
     except StorageError as error:
-        raise StorageError(f"{file}: {error.message}", hint=again) from error
+        raise UnreadableError(f"{file}: {error.message}", hint=again) from error
     if html is not None:
         from edgeprune.pipeline.report import write_report
 

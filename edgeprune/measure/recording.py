@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune import atomic
-from edgeprune.errors import StorageError
+from edgeprune.errors import StorageError, UnreadableError
 from edgeprune.measure import results
 from edgeprune.measure.energy_run import EnergyRun
 from edgeprune.records import codec
@@ -93,31 +93,33 @@ class Recording:
 
 
 def read(path: Path) -> Recording:
-    """A bundle; raises StorageError where it is not one, or where a byte of it was changed."""
+    """A bundle; raises UnreadableError where it is not one, or where a byte of it was changed."""
     try:
         with zipfile.ZipFile(path) as archive:
             if sorted(archive.namelist()) != sorted((*_NAMES, _SUMS)):
-                raise StorageError(f"{path} is no recording: it holds {', '.join(archive.namelist()[:5])}")
+                raise UnreadableError(f"{path} is no recording: it holds {', '.join(archive.namelist()[:5])}")
             if sum(info.file_size for info in archive.infolist()) > _LIMIT:
-                raise StorageError(f"{path} holds more than {_LIMIT} bytes")
+                raise UnreadableError(f"{path} holds more than {_LIMIT} bytes")
             parts = {name: archive.read(name) for name in (*_NAMES, _SUMS)}
     except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UnreadableError(f"cannot read {path}: {error.strerror or error}") from error
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise StorageError(f"{path} is no recording: {error}", hint="make one: edgeprune measure --record") from error
+        raise UnreadableError(
+            f"{path} is no recording: {error}", hint="make one: edgeprune measure --record"
+        ) from error
     listed = parts[_SUMS].decode("utf-8", "replace").splitlines()
     for name in _NAMES:
         if f"{hashlib.sha256(parts[name]).hexdigest()}  {name}" not in listed:
-            raise StorageError(f"{path}: {name} is not what was recorded (sha256 differs)")
+            raise UnreadableError(f"{path}: {name} is not what was recorded (sha256 differs)")
     try:
         head = json.loads(parts["recording.json"])
         if head["schema"] != SCHEMA:
-            raise StorageError(f"{path}: unknown schema {head['schema']!r}", hint="by another version of edgeprune?")
+            raise UnreadableError(f"{path}: unknown schema {head['schema']!r}", hint="by another version of edgeprune?")
         frames = [json.loads(line) for line in parts["transcript.jsonl"].splitlines()]
         samples = [int(value) for frame in frames if frame["type"] == "samples" for value in frame["ns"]]
         record = codec.from_json(json.loads(parts["measurement.json"]))
         if not isinstance(record, Measurement):
-            raise StorageError(f"{path}: its record is no measurement")
+            raise UnreadableError(f"{path}: its record is no measurement")
         return Recording(
             hello=head["hello"],
             request=head["request"],
@@ -127,14 +129,14 @@ def read(path: Path) -> Recording:
             measurement=record,
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise StorageError(f"{path} is a damaged recording: {type(error).__name__}: {error}") from error
+        raise UnreadableError(f"{path} is a damaged recording: {type(error).__name__}: {error}") from error
 
 
 def replay(recording: Recording) -> Measurement:
-    """The record, worked out anew from what the device said; raises StorageError where it is not the one recorded."""
+    """The record, worked out anew from what the device said; raises UnreadableError where the recorded one differs."""
     recorded, context = recording.measurement, recording.context
     if recorded is None:
-        raise StorageError("this recording holds no measurement")
+        raise UnreadableError("this recording holds no measurement")
     try:
         policy = MeasurementPolicy(**{**context["policy"], "cores": _cores(context["policy"]["cores"])})
         sensors = tuple(PowerSensor(**{**s, "rails": tuple(s["rails"])}) for s in context["power_sensors"])
@@ -145,7 +147,7 @@ def replay(recording: Recording) -> Measurement:
         energy.take_host_samples(context["meter"])
         provenance = recorded.provenance
         if not isinstance(provenance, Provenance):
-            raise StorageError("this recording does not say where it comes from")
+            raise UnreadableError("this recording does not say where it comes from")
         again = results.measurement(
             recorded.artifact_sha256,
             recording.frames[-1],
@@ -156,9 +158,9 @@ def replay(recording: Recording) -> Measurement:
             seconds=recorded.seconds,
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise StorageError(f"a damaged recording: {type(error).__name__}: {error}") from error
+        raise UnreadableError(f"a damaged recording: {type(error).__name__}: {error}") from error
     if codec.to_json(again) != codec.to_json(recorded):
-        raise StorageError("the recorded figures do not follow from what the device said")
+        raise UnreadableError("the recorded figures do not follow from what the device said")
     return again
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeprune.errors import StorageError, UsageError
+from edgeprune.errors import UnreadableError, UsageError
 from edgeprune.package.manifest import SCHEMA as PACKAGE
 from edgeprune.pipeline.structure import STRUCTURE
 from edgeprune.pipeline.subject import recorded, subject_of
@@ -23,6 +23,7 @@ from edgeprune.records.structure import Structure
 __all__ = ["Side", "diff", "side_of"]
 
 _MANIFEST = "manifest.json"
+_SIDES = "name a run's folder, a project, a package, an exported file, or what `edgeprune check --json` wrote"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Side:
 
 
 def diff(a: Path, b: Path) -> Difference:
-    """B against A; nothing is measured. Raises UsageError where one is nothing that can be compared, StorageError."""
+    """B against A; nothing is measured. Raises UsageError where one cannot be compared, or does not read."""
     first, second = side_of(a), side_of(b)
     one, other = first.reading, second.reading
     device = pairs(_device(one), _device(other), common=True)
@@ -71,7 +72,7 @@ def diff(a: Path, b: Path) -> Difference:
 
 
 def side_of(path: Path) -> Side:
-    """What a path names; raises UsageError, StorageError."""
+    """What a path names; raises UsageError."""
     if path.is_dir() and (path / _MANIFEST).is_file():
         return _of_package(path)
     if path.suffix == ".json" and path.name != "result.json":
@@ -113,7 +114,9 @@ def _of_package(folder: Path) -> Side:
         facts = {name: model[name] for name in ("candidate", "params", "macs") if model[name] is not None}
         return Side(reading, facts, inputs={**model["inputs_sha256"], **versions})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StorageError(f"{folder / _MANIFEST} is damaged: {type(error).__name__}: {error}") from error
+        raise UnreadableError(
+            f"{folder / _MANIFEST} is damaged: {type(error).__name__}: {error}", hint="package it again"
+        ) from error
 
 
 def _json(path: Path) -> Any:
@@ -122,7 +125,7 @@ def _json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path}") from error
     except (OSError, ValueError) as error:
-        raise StorageError(f"{path} cannot be read: {error}") from error
+        raise UnreadableError(f"{path} cannot be read: {error}", hint=_SIDES) from error
 
 
 def _facts(lock: Any) -> dict[str, Any]:

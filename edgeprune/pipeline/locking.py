@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune import atomic
-from edgeprune.errors import StorageError, UsageError
+from edgeprune.errors import StorageError, UnreadableError, UsageError
 from edgeprune.export import manifest
 from edgeprune.pipeline.begun import unfinished
 from edgeprune.records import codec, lock
@@ -22,6 +22,7 @@ from edgeprune.records.result import Result
 __all__ = ["differing", "read_exported", "read_lock", "read_locked", "relock", "write_lock"]
 
 _RESULT = "result.json"
+_RESTORE = "restore the run's folder, or name another run"
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]+")
 
 
@@ -46,7 +47,7 @@ def relock(run_dir: Path) -> Path:
         hint = "name the folder of a run that ended well, like runs/20260101-120000"
         raise (unfinished(run_dir) or UsageError(f"there is no {lock.FILE} in {run_dir}", hint=hint)) from error
     except (OSError, ValueError) as error:
-        raise StorageError(f"cannot read {source}: {error}") from error
+        raise UnreadableError(f"cannot read {source}: {error}", hint=_RESTORE) from error
     path = write_lock(result, run_dir) if isinstance(result, Result) else None
     if path is None:
         status = result.status if isinstance(result, Result) else "no result"
@@ -65,7 +66,7 @@ def read_lock(path: Path) -> Lock:
         hint = "name the folder of a run that ended well, or its lock"
         raise (unfinished(path.parent) or UsageError(f"there is no lock {path}", hint=hint)) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise StorageError(f"cannot read {path}: {error}") from error
+        raise UnreadableError(f"cannot read {path}: {error}", hint=_RESTORE) from error
     try:
         data = json.loads(text)
     except ValueError as error:

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from edgeprune.errors import StorageError, UsageError
+from edgeprune.errors import StorageError, UnreadableError, UsageError
 from edgeprune.export import manifest
 from edgeprune.measure.pool import judged
 from edgeprune.pipeline.begun import resuming, unfinished
@@ -91,13 +91,13 @@ def load_result(run_dir: Path) -> Result:
         hint = "name a run's folder, a project with a run, or an exported file with its manifest"
         raise (unfinished(run_dir) or UsageError(f"there is no result in {run_dir}", hint=hint)) from error
     except (OSError, ValueError) as error:
-        raise StorageError(f"{file} cannot be read: {error}", hint=again) from error
+        raise UnreadableError(f"{file} cannot be read: {error}", hint=again) from error
     try:
         found = codec.from_json(data)
     except (AttributeError, StorageError) as error:
-        raise StorageError(f"{file} is damaged: {error}", hint=again) from error
+        raise UnreadableError(f"{file} is damaged: {error}", hint=again) from error
     if not isinstance(found, Result):
-        raise StorageError(f"{file} is not the result of a run, but a {type(found).__name__.lower()}", hint=again)
+        raise UnreadableError(f"{file} is not the result of a run, but a {type(found).__name__.lower()}", hint=again)
     return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from edgeprune.errors import StorageError
+from edgeprune.errors import UnreadableError
 from edgeprune.records import codec
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.budget import BudgetCheck, LimitCheck, State
@@ -173,17 +173,17 @@ def to_json(gate: Gate) -> dict[str, Any]:
 
 
 def from_json(data: Any) -> Reading:
-    """The reading of what `to_json` wrote; raises StorageError."""
+    """The reading of what `to_json` wrote; raises UnreadableError."""
     if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
         schema = data.get("schema") if isinstance(data, Mapping) else None
-        raise StorageError(
+        raise UnreadableError(
             f"not what `check --json` writes (schema {SCHEMA}), but {schema or 'something else'}",
             hint="write it with: edgeprune check RUN --json > main.json",
         )
     try:
         return _reading_from_json(data["reading"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StorageError(f"a damaged record of {SCHEMA}: {type(error).__name__}: {error}") from error
+        raise UnreadableError(f"a damaged record of {SCHEMA}: {type(error).__name__}: {error}") from error
 
 
 def _check_to_json(check: GateCheck) -> dict[str, Any]:

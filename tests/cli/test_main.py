@@ -54,6 +54,7 @@ def raising(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., No
         (errors.UnitError("it is wrong", hint="do this"), 2),
         (errors.TaskError("it is wrong", hint="do this"), 2),
         (errors.CaptureError("it is wrong", hint="do this"), 2),
+        (errors.UnreadableError("it is wrong", hint="do this"), 2),
         (errors.CannotMeasureError("it is wrong", hint="do this"), 3),
         (errors.TargetError("it is wrong", hint="do this"), 3),
         (errors.HostKeyError("it is wrong", hint="do this"), 3),

@@ -73,5 +73,5 @@ def test_what_does_not_go_together(
 
 
 def test_a_recording_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_cli(["measure", "--replay", "absent.zip"]) == 3
+    assert run_cli(["measure", "--replay", "absent.zip"]) == 2
     assert "cannot read absent.zip" in capsys.readouterr().err

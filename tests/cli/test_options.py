@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from edgeprune.cli.main import run_cli
@@ -33,3 +35,32 @@ def test_an_empty_argument_is_not_the_current_folder(
     assert first.startswith("error: Invalid value for ")
     assert name in first
     assert first.endswith("it is empty; is a variable of the shell not set?")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["report", "empty.json"],
+        ["report", "task.py"],
+        ["report", "run", "--html", "x.html"],
+        ["diff", "empty.json", "nosuch"],
+        ["diff", "package", "package"],
+        ["check", "run"],
+        ["check", "run", "--recorded"],
+        ["package", "run", "--for", "c", "-o", "x"],
+        ["measure", "--replay", "empty.json"],
+    ],
+)
+def test_a_named_file_that_is_not_readable_is_a_wrong_file(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in {"empty.json": "", "task.py": "class Digits: ...\n", "run/result.json": "{"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package/manifest.json").write_text("{")
+    monkeypatch.chdir(tmp_path)
+    assert run_cli(arguments) == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: ")
+    assert hint.startswith("hint: ")

@@ -244,14 +244,14 @@ def test_a_report_of_nothing_says_what_is_missing(tmp_path: Path, capsys: pytest
     assert f"--resume --run-dir {tmp_path}" in capsys.readouterr().err
     for text, message in (("{", "cannot be read"), ("[]", "is not a result"), ("{}", "unknown schema None")):
         (tmp_path / "result.json").write_text(text)
-        assert run_cli(["report", str(tmp_path)]) == 3
+        assert run_cli(["report", str(tmp_path)]) == 2
         error, hint = capsys.readouterr().err.splitlines()
         assert error.startswith(f"error: {tmp_path}/result.json")
         assert message in error
         assert f"--resume --run-dir {tmp_path}" in hint
     (tmp_path / "model.onnx").write_bytes(b"\xff")
     (tmp_path / "journal.jsonl").unlink()
-    assert run_cli(["report", str(tmp_path / "model.onnx")]) == 3
+    assert run_cli(["report", str(tmp_path / "model.onnx")]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == "hint: name a run's folder, or its result.json"
 
 
