@@ -108,10 +108,10 @@ def check_pattern(text: str, ratio: float | None, scope: str | None) -> Pattern:
             raise UsageError(f"{pattern.n}:{pattern.m} says itself how many weights stay", hint="leave the ratio out")
     elif ratio is None or not 0 <= ratio < 1:
         raise UsageError(
-            "this pattern needs a ratio, the share of zeros from 0 to below 1"
+            f"the pattern {text!r} needs a ratio, the share of zeros from 0 to below 1"
             if ratio is None
             else f"the ratio {ratio} is not between 0 and 1",
-            hint="0.8 leaves every fifth weight",
+            hint="--ratio 0.8 leaves every fifth weight",
         )
     if scope not in (None, "layer", "global", "row"):
         raise UsageError(f"weights cannot be compared by {scope!r}", hint="layer, global, row")

@@ -76,7 +76,10 @@ def test_what_is_left_dense_is_named_and_counted(tmp_path: Path, capsys: pytest.
     [
         (["--pattern", "3:2"], "no pattern of sparsity"),
         (["--pattern", "2:4", "--ratio", "0.5"], "says itself"),
-        ([], "needs a ratio"),
+        (
+            [],
+            "the pattern 'unstructured' needs a ratio, the share of zeros from 0 to below 1\nhint: --ratio 0.8 leaves",
+        ),
         (["--ratio", "0.5", "--epochs", "1"], "no train_batches"),
         (["--ratio", "0.5", "--criterion", "wanda"], "needs data"),
     ],
