@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeprune import registry
 from edgeprune.cli.main import JOURNAL, Invocation
 from edgeprune.cli.options import as_json, budget_options, emit, pool_options
 from edgeprune.cli.progress import open_progress
@@ -46,12 +47,21 @@ def init_command(folder: Path, example: str | None, json_output: bool) -> None:
         click.echo(f"next: {_command('run', folder)}")
 
 
+def _strategies() -> str:
+    """Their names, the default first."""
+    from edgeprune.records.project import SearchSettings
+
+    default = SearchSettings().strategy
+    others = [name for name in registry.names("strategies") if name != default]
+    return ", ".join([f"{default} (the default)", *others])
+
+
 @click.command("run", short_help="Prune until the budget is met by measurement.")
 @click.argument("project", type=click.Path(path_type=Path), default=Path())
 @pool_options
 @budget_options
 @click.option("--seed", type=int, help="Of everything random.")
-@click.option("--strategy", metavar="NAME", help="How to search: uniform, greedy, or a plug-in's.")
+@click.option("--strategy", metavar="NAME", help=f"How to search: {_strategies()}.")
 @click.option(
     "--quantize",
     type=click.Choice(["none", "int8"]),
