@@ -21,11 +21,14 @@ def waiting(name: str, limit_s: float, progress: Progress) -> Iterator[Callable[
         def wait(owner: str) -> None:
             nonlocal step, started, counted
             if step is None:
-                progress.say(f"{name} is being measured on by {owner}; waiting for at most {limit_s:g} s")
+                progress.say(
+                    f"{name} is being measured on by {owner}, and a run keeps its device until it ends; "
+                    f"waiting for at most {limit_s:g} s"
+                )
                 started = time.monotonic()
                 step = stack.enter_context(progress.step(f"waiting for {name} (seconds)", round(limit_s)))
             passed = int(time.monotonic() - started)
-            step.advance(passed - counted, f"for {owner}")
+            step.advance(passed - counted, f"held by {owner}")
             counted = passed
 
         yield wait

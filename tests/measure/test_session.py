@@ -363,8 +363,10 @@ def test_waiting_for_the_device_is_said() -> None:
         assert second.machine["cpus"] == os.cpu_count()
     lines = said.getvalue().splitlines()
     owner = r"\S+@\S+ \(process \d+\)"
-    assert re.fullmatch(rf"local is being measured on by {owner}; waiting for at most 30 s", lines[0])
-    assert re.fullmatch(rf"waiting for local \(seconds\): \d+\.\d s, for {owner}", lines[1])
+    assert re.fullmatch(
+        rf"local is being measured on by {owner}, and a run keeps .*; waiting for at most 30 s", lines[0]
+    )
+    assert re.fullmatch(rf"waiting for local \(seconds\): \d+\.\d s, held by {owner}", lines[1])
     assert len(lines) == 2
 
 
@@ -376,9 +378,9 @@ def test_the_time_of_waiting_is_counted(monkeypatch: pytest.MonkeyPatch) -> None
         for now in (100.0, 105.3, 110.6, 121.0):  # noqa: B007
             wait("ada@lab (process 7)")
     assert said.getvalue().splitlines()[1:] == [
-        "waiting for board (seconds): 10/600, for ada@lab (process 7)",
-        "waiting for board (seconds): 21/600, for ada@lab (process 7)",
-        "waiting for board (seconds): 21.0 s, for ada@lab (process 7)",
+        "waiting for board (seconds): 10/600, held by ada@lab (process 7)",
+        "waiting for board (seconds): 21/600, held by ada@lab (process 7)",
+        "waiting for board (seconds): 21.0 s, held by ada@lab (process 7)",
     ]
 
 
