@@ -18,6 +18,7 @@ __all__ = [
     "Quantity",
     "format_duration",
     "format_energy",
+    "format_points",
     "format_size",
     "parse_drop",
     "parse_duration",
@@ -168,6 +169,11 @@ def format_energy(mj: float, like: float | None = None) -> str:
     if magnitude >= 999.5:
         return f"{mj / 1000:.2f} J"
     return f"{mj:.3g} mJ" if magnitude >= 0.1 or mj == 0 else f"{mj * 1000:.3g} uJ"
+
+
+def format_points(fraction: float) -> str:
+    """A change of an accuracy, "-1.23 pp"; none is "+0.00 pp", of whichever sign its zero is."""
+    return f"{round(fraction * 100, 2) + 0.0:+.2f} pp"
 
 
 def _magnitude(value: float, like: float | None) -> float:

@@ -128,6 +128,14 @@ def test_a_size_below_one_byte_is_refused() -> None:
         units.parse_quantity("0.0001kB", "size")
 
 
+@pytest.mark.parametrize(
+    ("fraction", "text"),
+    [(0.0, "+0.00 pp"), (-0.0, "+0.00 pp"), (-1e-6, "+0.00 pp"), (-0.0123, "-1.23 pp"), (0.1, "+10.00 pp")],
+)
+def test_points_have_no_negative_zero(fraction: float, text: str) -> None:
+    assert units.format_points(fraction) == text
+
+
 def test_relative_quantities() -> None:
     assert units.parse_quantity("60% of dense", "duration") == Quantity(0.6, relative=True)
     assert units.parse_quantity("150 %  of dense", "size") == Quantity(1.5, relative=True)

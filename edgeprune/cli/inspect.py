@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,13 @@ def verify_command(
 
 def _verified_folder(path: Path, key: Path | None, *, json_output: bool) -> int:
     from edgeprune.cli.named import named
+    from edgeprune.package.write import archive_suffix
     from edgeprune.pipeline.integrity import verify_folder
 
     folder, _ = named(path)
+    if folder.is_file() and (suffix := archive_suffix(folder)) is not None:
+        unpack = shlex.join((*(("unzip",) if suffix == ".zip" else ("tar", "-xf")), str(folder)))
+        raise UsageError(f"{folder} is an archive", hint=f"unpack it first: {unpack}, and name the folder in it")
     if not folder.is_dir():
         raise UsageError(
             f"{folder} is no folder", hint="name a package's or a run's folder, or two files: DENSE.pt2 PRUNED.pt2"

@@ -11,6 +11,7 @@ from edgeprune.cli.options import as_json, emit
 from edgeprune.cli.progress import open_progress
 from edgeprune.cli.source import SOURCE, captured_from
 from edgeprune.errors import UsageError
+from edgeprune.units import format_points
 
 if TYPE_CHECKING:
     from edgeprune.graph.captured import Captured
@@ -220,8 +221,8 @@ def _int8_lines(int8: Int8) -> list[str]:
     share = int8.artifact.size_bytes / int8.float_size_bytes
     lines = [f"int8 {int8.scheme}, calibrated on {int8.calibrated_on}: {noise}, {share:.1%} of the float file's size"]
     if int8.accuracy is not None and int8.float_accuracy is not None:
-        change = (int8.accuracy - int8.float_accuracy) * 100
-        lines.append(f"metric: {int8.float_accuracy:.2%} in float, {int8.accuracy:.2%} in int8 ({change:+.2f} pp)")
+        change = format_points(int8.accuracy - int8.float_accuracy)
+        lines.append(f"metric: {int8.float_accuracy:.2%} in float, {int8.accuracy:.2%} in int8 ({change})")
     return lines
 
 

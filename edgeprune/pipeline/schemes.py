@@ -20,6 +20,7 @@ from edgeprune.progress import SILENT, Progress
 from edgeprune.records.budget import Budget
 from edgeprune.records.candidate import Candidate
 from edgeprune.records.figures import Figure
+from edgeprune.units import format_points
 
 if TYPE_CHECKING:
     from edgeprune.measure.session import Session
@@ -165,4 +166,4 @@ def _drop(entry: Tried) -> float:
 def _why(best: Tried) -> str:
     if best.ratio is None or best.accuracy is None:
         return ""
-    return f": {best.ratio:.3f} of the float model's latency, accuracy {_drop(best) * -100:+.2f} pp"
+    return f": {best.ratio:.3f} of the float model's latency, accuracy {format_points(-_drop(best))}"

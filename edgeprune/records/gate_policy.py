@@ -112,7 +112,7 @@ def parse_age(text: str) -> float:
     """Seconds of "30d", "12h", "2w", "90min"; raises UnitError."""
     match = _AGE.fullmatch(text.strip())
     if match is None:
-        raise UnitError(f"{text!r} is not an age", hint="write it like 30d; units: min, h, d, w")
+        raise UnitError(f"{text!r} is not an age", hint="write a number with min, h, d or w (weeks), like 90min or 30d")
     return float(match[1]) * _AGE_S[match[2]]
 
 

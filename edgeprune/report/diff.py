@@ -15,6 +15,7 @@ from edgeprune.records.difference import Difference, FigureChange, Pair
 from edgeprune.records.figures import Figure, format_figure
 from edgeprune.report.table import table
 from edgeprune.report.text import UP_TO
+from edgeprune.units import format_points
 
 __all__ = ["render"]
 
@@ -61,7 +62,7 @@ def _change(entry: FigureChange) -> str:
     if entry.change is None:
         return "" if entry.reason == "not in both" else entry.reason
     if entry.name == "accuracy":
-        amount = f"{entry.change * 100:+.2f} pp"
+        amount = format_points(entry.change)
     else:
         amount = f"{entry.change:.3f} x"
         if entry.interval is not None:

@@ -12,6 +12,7 @@ from edgeprune.records.figures import format_figure
 from edgeprune.records.gate import NOT_MEASURED, Gate, GateCheck, Origin, Reading
 from edgeprune.report import measured_on
 from edgeprune.report.table import table
+from edgeprune.units import format_points
 
 __all__ = [
     "bound_text",
@@ -97,7 +98,7 @@ def headroom_text(entry: LimitCheck) -> str:
     if entry.headroom is None:
         return "unknown"
     if entry.limit.is_accuracy and entry.value is not None and entry.bound is not None:
-        return f"{(entry.value - entry.bound) * 100:+.2f} pp"
+        return format_points(entry.value - entry.bound)
     return f"{entry.headroom * 100:+.1f} %"
 
 

@@ -20,6 +20,7 @@ from edgeprune.records.result import Result
 from edgeprune.records.trial import Trial
 from edgeprune.report import measured_on
 from edgeprune.report.table import table
+from edgeprune.units import format_points
 
 __all__ = ["SECONDS", "UP_TO", "render"]
 
@@ -155,7 +156,7 @@ def _change(name: str, dense: Trial, best: Trial) -> str:
     if before is None or after is None or before.value is None or after.value is None:
         return ""
     if name == "accuracy":
-        return f"{(after.value - before.value) * 100:+.2f} pp"
+        return format_points(after.value - before.value)
     return f"{after.value / before.value:.3f} x" if before.value else ""
 
 
@@ -177,7 +178,7 @@ def _limit(entry: LimitCheck, binding: bool) -> list[str]:
     else:
         headroom = f"{entry.headroom:+.1%}"
         if entry.limit.is_accuracy and entry.value is not None and entry.bound is not None:
-            headroom = f"{(entry.value - entry.bound) * 100:+.2f} pp"
+            headroom = format_points(entry.value - entry.bound)
     state = entry.state.value.upper() if entry.state is not State.MET else entry.state.value
     reason = "" if entry.value is None else entry.reason  # why a figure is missing is said with the figures
     notes = [note for note in (reason, "the binding limit" if binding else "") if note]

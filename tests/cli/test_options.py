@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,14 @@ def test_a_named_file_that_is_not_readable_is_a_wrong_file(
     error, hint = capsys.readouterr().err.splitlines()
     assert error.startswith("error: ")
     assert hint.startswith("hint: ")
+
+
+@pytest.mark.parametrize(("name", "command"), [("q.tar", "tar -xf"), ("my q.tar.gz", "tar -xf"), ("q.zip", "unzip")])
+def test_an_archive_is_to_be_unpacked_before_it_is_verified(
+    name: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(b"")
+    assert run_cli(["verify", str(tmp_path / name)]) == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error == f"error: {tmp_path / name} is an archive"
+    assert hint == f"hint: unpack it first: {command} {shlex.quote(str(tmp_path / name))}, and name the folder in it"

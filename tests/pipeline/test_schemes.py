@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeprune.errors import UsageError
-from edgeprune.pipeline.schemes import Tried, chosen
+from edgeprune.pipeline.schemes import Tried, _why, chosen
 
 
 def tried(scheme: str, accuracy: float, ratio: float, spread: float = 0.01, refused: str = "") -> Tried:
@@ -25,6 +25,11 @@ def tried(scheme: str, accuracy: float, ratio: float, spread: float = 0.01, refu
 def test_the_fastest_that_keeps_the_accuracy(first: Tried, second: Tried, wanted: str) -> None:
     assert chosen([first, second]).scheme == wanted
     assert chosen([second, first]).scheme == wanted
+
+
+def test_an_accuracy_that_is_kept_has_no_sign() -> None:
+    assert _why(tried("a", 0.9, 0.5)) == ": 0.500 of the float model's latency, accuracy +0.00 pp"
+    assert _why(tried("a", 0.89, 0.5)).endswith("accuracy -1.00 pp")
 
 
 def test_where_all_are_out_the_reasons_are_told() -> None:

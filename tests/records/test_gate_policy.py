@@ -127,8 +127,9 @@ def test_ages() -> None:
         129600,
     ]
     for text in ("30", "30 days", "-1d", "1s", ""):
-        with pytest.raises(UnitError, match="is not an age"):
+        with pytest.raises(UnitError, match="is not an age") as caught:
             parse_age(text)
+        assert caught.value.hint == "write a number with min, h, d or w (weeks), like 90min or 30d"
 
 
 def test_a_regression_option_without_a_figure() -> None:

@@ -167,7 +167,10 @@ def _refuse_nodes(path: Path, model: onnx.ModelProto) -> None:
                 hint="make the model's flow static (onnxsim folds branches that never change), and export again",
             )
         if node.op_type in _QUANTISED:
-            raise CaptureError(f"{where}: quantised {label}", hint="prune the float model, and quantise the result")
+            raise CaptureError(
+                f"{path} is quantised already: node {node.name or position!r}, {label}",
+                hint="give the float network: prune and export that, and quantise the result",
+            )
         if node.op_type not in OPERATORS and node.op_type not in ("Constant", "Shape", "Size"):
             raise CaptureError(
                 f"{where}: {label} is not supported", hint="export the model without it, or capture the PyTorch model"

@@ -110,7 +110,7 @@ def _file(
     [
         (helper.make_node("Det", ["x"], ["y"], name="d"), {}, r"node 'd': operator Det .*opset 13"),
         (helper.make_node("Mine", ["x"], ["y"], domain="me"), {"domain": "me"}, "custom operator Mine .*'me'"),
-        (helper.make_node("QuantizeLinear", ["x", "s"], ["y"], name="q"), {"s": np.float32(1)}, "quantised"),
+        (helper.make_node("QuantizeLinear", ["x", "s"], ["y"], name="q"), {"s": np.float32(1)}, "is quantised already"),
         (helper.make_node("Relu", ["x"], ["y"]), {"opset": 6}, "opset 6 is older than 7"),
         (helper.make_node("Relu", ["x"], ["y"]), {"shape": ("n", "width")}, r"dimension 1 \(width\)"),
     ],
