@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -107,7 +108,7 @@ def trust_command(target: str, fingerprint: str | None, known_hosts: Path | None
         if not sys.stdin.isatty():
             raise UsageError(
                 "nobody is there to confirm the fingerprint",
-                hint=f"compare it with the device's own, then: edgeprune device trust {target} "
+                hint=f"compare it with the device's own, then: edgeprune device trust {shlex.quote(target)} "
                 f"--fingerprint {offer.fingerprint}",
             )
         return click.confirm("Is that the fingerprint that the device itself shows?", err=True)

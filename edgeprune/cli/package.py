@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +137,7 @@ def _latest(run: str) -> str:
     runs = load_project(Path(path)).runs
     latest = latest_run(runs)
     if latest is None:
-        raise UsageError(f"there is no run in {runs}", hint=f"start one: edgeprune run {path}")
+        raise UsageError(f"there is no run in {runs}", hint=f"start one: edgeprune run {shlex.quote(path)}")
     return str(latest) if name is None else f"{name}={latest}"
 
 
@@ -165,6 +166,9 @@ def _show(packaged: Packaged) -> None:
         click.echo(f"{model.identifier}: {model.artifact.format}, {size}, sha256 {model.artifact.sha256[:16]}…")
     written = [path for path in packaged.changed if path in packaged.files]
     changed = f"{len(written)} of them written" if written else "nothing had changed"
+    removed = len(packaged.changed) - len(written)
+    if removed:
+        changed += f", {removed} file{'s' if removed > 1 else ''} of the package that was there before removed"
     if packaged.output.is_file():
         changed = "written" if packaged.changed else "nothing had changed"
     click.echo(f"{packaged.output}: {contents.name} {contents.version} for {packaged.kind}, ", nl=False)

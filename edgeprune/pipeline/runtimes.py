@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -84,7 +85,7 @@ def check_outputs(session: Session, artifact: Artifact, captured: Captured, *, t
 def missing_runtime_hint(where: str, runtime: str) -> str:
     """How a device comes to have a runtime."""
     if runtime == "onnxruntime":
-        return f"edgeprune device setup {where}"
+        return f"edgeprune device setup {shlex.quote(where)}"
     if runtime == "tensorrt":
         return "name a board with TensorRT as the target: trtexec is part of NVIDIA's JetPack"
     format_name = next((name for name, runtimes in RUNTIMES.items() if runtime in runtimes), "")

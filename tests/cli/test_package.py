@@ -47,7 +47,13 @@ def test_says_what_was_written(accepted_run: Path, tmp_path: Path, capsys: pytes
     second = capsys.readouterr().out
     assert "10 files, 10 of them written; README.md says how to use it" in first
     assert "10 files, nothing had changed;" in second
-    assert run_cli(["package", str(accepted_run), "--for", "c", "-o", str(tmp_path / "out"), "--quiet"]) == 0
+    assert "removed" not in first + second
+    before = {path for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert run_cli(["package", str(accepted_run), "--for", "tar", "-o", str(tmp_path / "out")]) == 0
+    gone = len(before - set((tmp_path / "out").rglob("*")))
+    assert gone >= 5
+    assert f", {gone} files of the package that was there before removed;" in capsys.readouterr().out
+    assert run_cli(["package", str(accepted_run), "--for", "tar", "-o", str(tmp_path / "out"), "--quiet"]) == 0
     assert capsys.readouterr().out == ""
 
 
@@ -159,6 +165,20 @@ def test_the_published_schema_fits_what_is_written(
     schema = json.loads(capsys.readouterr().out)
     as_json(capsys, accepted_run, "--for", "tar", "-o", tmp_path / "out")
     jsonschema.Draft202012Validator(schema).validate(json.loads((tmp_path / "out/manifest.json").read_text()))
+
+
+def test_hints_can_be_copied_into_a_shell(
+    accepted_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project, run = tmp_path / "my project", tmp_path / "my run"
+    shutil.copytree(accepted_run.parents[1], project, ignore=shutil.ignore_patterns("runs"))
+    assert run_cli(["package", str(project), "--for", "c", "-o", str(tmp_path / "out")]) == 2
+    assert f"hint: start one: edgeprune run '{project}'\n" in capsys.readouterr().err
+    run.mkdir()
+    result = json.loads((accepted_run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps({**result, "status": "infeasible"}))
+    assert run_cli(["package", str(run), "--for", "c", "-o", str(tmp_path / "out")]) == 2
+    assert f"hint: see why: edgeprune report '{run}'\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,7 @@ def test_a_device_without_one_is_told_with_the_fix() -> None:
     )
     assert missing_runtime_hint("local", "ai-edge-litert").startswith("edgeprune doctor --install tflite; or ")
     assert missing_runtime_hint("ssh://x", "onnxruntime") == "edgeprune device setup ssh://x"
+    assert missing_runtime_hint("ssh://x?a=b&c=d", "onnxruntime") == "edgeprune device setup 'ssh://x?a=b&c=d'"
 
 
 def test_local_means_the_environment_that_has_the_runtime(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
