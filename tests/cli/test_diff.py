@@ -133,8 +133,8 @@ def test_a_package_and_a_file(accepted_run: Path, tmp_path: Path, capsys: pytest
     [
         ("absent.json", None, 2, "there is no file"),
         ("absent.onnx", None, 2, "there is no file"),
-        ("text.json", "{", 3, "cannot be read"),
-        ("list.json", "[]", 3, "not what `check --json` writes"),
+        ("text.json", "{", 2, "cannot be read"),
+        ("list.json", "[]", 2, "not what `check --json` writes"),
     ],
 )
 def test_what_cannot_be_compared(
