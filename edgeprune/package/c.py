@@ -12,7 +12,7 @@ __all__ = ["CPackager"]
 
 
 class CPackager:
-    """include/, src/, a Makefile that makes lib/lib<name>.a of them, and lib/pkgconfig/<name>.pc."""
+    """include/, src/, a Makefile that makes lib<name>.a of them beside the package, and lib/pkgconfig/<name>.pc."""
 
     name = "c"
 
@@ -43,41 +43,46 @@ Cflags: -I${{includedir}}"""
 
 
 def _makefile(contents: Contents) -> str:
-    objects = " ".join(f"build/{model.identifier}.o" for model in contents.models)
+    """It builds beside the package, which stays what its sums say."""
+    objects = " ".join(f"$(BUILD)/{model.identifier}.o" for model in contents.models)
     return f"""\
-# make                             lib/lib{contents.name}.a
-# make example                     build/example, which says what is in it
+# make                             $(BUILD)/lib{contents.name}.a
+# make example                     $(BUILD)/example, which says what is in it
 # make install PREFIX=/usr DESTDIR=root
+# BUILD is a folder beside this one, which stays as it is: make BUILD=/tmp/build
 # CC, AR and CFLAGS as usual: make CC=arm-none-eabi-gcc AR=arm-none-eabi-ar CFLAGS='-mcpu=cortex-m7 -mthumb'
 PREFIX ?= /usr/local
+BUILD = ../build-{contents.name}
+LIBRARY = $(BUILD)/lib{contents.name}.a
 OBJECTS = {objects}
 
-lib/lib{contents.name}.a: $(OBJECTS)
+$(LIBRARY): $(OBJECTS)
 	rm -f $@
 	$(AR) rcs $@ $(OBJECTS)
 
-build/%.o: src/%.c $(wildcard include/*.h)
-	@mkdir -p build
+$(BUILD)/%.o: src/%.c $(wildcard include/*.h)
+	@mkdir -p $(BUILD)
 	$(CC) $(CFLAGS) $(CPPFLAGS) -Iinclude -c -o $@ $<
 
-example: build/example
-build/example: example/main.c lib/lib{contents.name}.a
-	$(CC) $(CFLAGS) $(CPPFLAGS) $(LDFLAGS) -Iinclude -o $@ example/main.c lib/lib{contents.name}.a
+example: $(BUILD)/example
+$(BUILD)/example: example/main.c $(LIBRARY)
+	$(CC) $(CFLAGS) $(CPPFLAGS) $(LDFLAGS) -Iinclude -o $@ example/main.c $(LIBRARY)
 
-install: lib/lib{contents.name}.a
+install: $(LIBRARY)
 	mkdir -p $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig
 	cp include/*.h $(DESTDIR)$(PREFIX)/include/
-	cp lib/lib{contents.name}.a $(DESTDIR)$(PREFIX)/lib/
+	cp $(LIBRARY) $(DESTDIR)$(PREFIX)/lib/
 	cp lib/pkgconfig/{contents.name}.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/
 
 clean:
-	rm -rf build lib/lib{contents.name}.a
+	rm -f $(OBJECTS) $(LIBRARY) $(BUILD)/example
 
 .PHONY: example install clean"""
 
 
 def _readme(contents: Contents) -> str:
     first = contents.models[0]
+    build = f"../build-{contents.name}"
     return f"""\
 # {contents.name} {contents.version}, as C
 
@@ -98,11 +103,15 @@ load_model({first.identifier}_data, {first.identifier}_size); /* whatever the ru
 ```sh
 make
 make example
-build/example
-PKG_CONFIG_PATH=lib/pkgconfig pkg-config --cflags --libs {contents.name}
-cc -o build/linked example/main.c $(PKG_CONFIG_PATH=lib/pkgconfig pkg-config --cflags --libs {contents.name})
-build/linked
+{build}/example
+make install PREFIX={build}/stage
+export PKG_CONFIG_PATH={build}/stage/lib/pkgconfig
+pkg-config --cflags --libs {contents.name}
+cc -o {build}/linked example/main.c $(pkg-config --cflags --libs {contents.name})
+{build}/linked
 ```
+
+What is built lies beside this folder, which stays as it was made; `make BUILD=FOLDER` builds elsewhere.
 
 {models_table(contents)}
 {verification()}"""

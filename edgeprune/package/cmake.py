@@ -101,17 +101,17 @@ target_link_libraries(firmware PRIVATE {name}::{name})
 `{first.macro}_SECTION`, defined for the target `edgeprune_{name}`, place the array otherwise.
 
 ```sh
-cmake -S example -B build -D{name}_DIR="$PWD"
-cmake --build build
-build/example
+cmake -S example -B ../build-{name} -D{name}_DIR="$PWD"
+cmake --build ../build-{name}
+../build-{name}/example
 ```
 
 To install it where CMake finds it without being told:
 
 ```sh
-cmake -S . -B build/install --install-prefix "$PWD/build/root"
-cmake --build build/install
-cmake --install build/install
+cmake -S . -B ../build-{name}/install --install-prefix "$PWD/../build-{name}/root"
+cmake --build ../build-{name}/install
+cmake --install ../build-{name}/install
 ```
 
 ## From a run, without a package between

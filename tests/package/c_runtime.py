@@ -70,11 +70,10 @@ def in_c(package: Path, library: str, image: NDArray[np.float32], folder: Path) 
     found = list((Path(ort.__file__).parent / "capi").glob("libonnxruntime.so*"))
     if not found:
         pytest.skip("the wheel of ONNX Runtime has no shared library")
-    call("make", cwd=package)
-    folder.mkdir(exist_ok=True)
+    call("make", f"BUILD={folder}", cwd=package)
     (folder / "main.c").write_text(MAIN)
     (folder / "libonnxruntime.so.1").symlink_to(found[0])  # the name that it calls itself by
-    linked = (package / f"lib/lib{library}.a", found[0], f"-Wl,-rpath,{folder}")
+    linked = (folder / f"lib{library}.a", found[0], f"-Wl,-rpath,{folder}")
     call("gcc", *STRICT, "-std=c11", "-I", package / "include", folder / "main.c", *linked, "-o", folder / "program")
     (folder / "image").write_bytes(image.astype("<f4").tobytes())
     call("bash", "-c", f"'{folder / 'program'}' < '{folder / 'image'}' > '{folder / 'outputs'}'")

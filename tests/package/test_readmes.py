@@ -8,6 +8,7 @@ import pytest
 
 from edgeprune import registry
 from edgeprune.package.build import build
+from edgeprune.package.checksums import verify_sums
 from edgeprune.package.write import write_folder
 from tests.package.building import call, contents, follow_readme, model, needs
 
@@ -25,6 +26,19 @@ def test_c(tmp_path: Path) -> None:
     folder = package("c", tmp_path / "a package")
     said = follow_readme(folder, CFLAGS="-Wall -Wextra -Werror -pedantic")
     assert said.count(SAID) == 2  # the example, and what was linked as pkg-config says
+    assert not verify_sums(folder).unlisted  # built beside the package: it is still what it was made as
+    assert (tmp_path / "build-digits/libdigits.a").is_file()
+    call("make", "clean", cwd=folder)
+    assert {path.name for path in (tmp_path / "build-digits").iterdir()} == {"linked", "stage"}
+
+
+def test_c_builds_where_it_is_told(tmp_path: Path) -> None:
+    needs(("make", "cc"))
+    folder = package("c", tmp_path / "package")
+    call("make", "example", f"BUILD={tmp_path / 'elsewhere'}", cwd=folder)
+    assert call(tmp_path / "elsewhere/example") == SAID
+    assert {path.name for path in tmp_path.iterdir()} == {"elsewhere", "package"}
+    assert not verify_sums(folder).unlisted
 
 
 def test_c_installs_where_it_is_told(tmp_path: Path) -> None:
@@ -43,7 +57,7 @@ def test_c_for_another_processor(tmp_path: Path) -> None:
     folder = package("c", tmp_path / "package")
     flags = "CFLAGS=-mcpu=cortex-m7 -mthumb -Wall -Wextra -Werror -pedantic"
     call("make", "CC=arm-none-eabi-gcc", "AR=arm-none-eabi-ar", flags, cwd=folder)
-    symbols = call("arm-none-eabi-nm", "--defined-only", folder / "lib/libdigits.a")
+    symbols = call("arm-none-eabi-nm", "--defined-only", tmp_path / "build-digits/libdigits.a")
     assert {line.split()[-1] for line in symbols.splitlines() if " R " in line} == {
         "digits_data", "digits_size", "words_data", "words_size"
     }  # fmt: skip
@@ -53,8 +67,10 @@ def test_cmake(tmp_path: Path) -> None:
     needs(("cmake", "make", "cc", "sha256sum"))
     folder = package("cmake", tmp_path / "package")
     assert SAID in follow_readme(folder)
-    assert (folder / "build/root/share/digits/digits-config.cmake").is_file()
-    found = (folder / "example", "-B", tmp_path / "found", f"-DCMAKE_PREFIX_PATH={folder / 'build/root'}")
+    assert not verify_sums(folder).unlisted
+    root = tmp_path / "build-digits/root"
+    assert (root / "share/digits/digits-config.cmake").is_file()
+    found = (folder / "example", "-B", tmp_path / "found", f"-DCMAKE_PREFIX_PATH={root}")
     assert "Configuring done" in call("cmake", "-S", *found)
 
 
