@@ -112,7 +112,8 @@ def _policy(
 ) -> Policy:
     """The limits of the budget file, else of the project, else of the run; over them the options."""
     from edgeprune.records.budget import Budget
-    from edgeprune.records.gate_policy import Policy, read_policy, regression_option
+    from edgeprune.records.gate_policy import Policy, regression_option
+    from edgeprune.records.gate_policy_reader import read_policy
     from edgeprune.records.profile import load_profile
     from edgeprune.records.project import budget_overrides
 

@@ -249,9 +249,9 @@ def test_interpreter_without_runtime_says_so(start: Any, model: Path, tmp_path: 
 def test_unknown_runtime_is_named(start: Any, model: Path) -> None:
     agent = start()
     agent.hear("hello")
-    agent.measure(model, runtime="tensorrt")
+    agent.measure(model, runtime="openvino")
     result = agent.hear("result")
-    assert (result["outcome"], "'tensorrt'" in result["message"]) == ("NO_RUNTIME", True)
+    assert (result["outcome"], "'openvino'" in result["message"]) == ("NO_RUNTIME", True)
 
 
 def test_measurement_keeps_every_sample(start: Any, model: Path) -> None:

@@ -207,10 +207,10 @@ def test_the_source_may_be_a_task_or_a_project(
     [
         (["prune", "-o", "o.txt"], "o.txt: the pruned model is written as a .pt2 file", "name it o.pt2"),
         (["prune", "-o", "none/o.pt2"], "there is no folder", "mkdir -p "),
-        (["prune", "-o", "o.pt2", "--onnx", "o.xyz"], "no exporter writes .xyz", "endings: .onnx"),
+        (["prune", "-o", "o.pt2", "--onnx", "o.xyz"], "no exporter writes .xyz", "endings: "),
         (["prune", "-o", "o.pt2", "--onnx", "none/o.onnx"], "there is no folder", "mkdir -p "),
         (["prune", "-o", "o.pt2", "--importance", "l7"], "unknown importance 'l7'", "valid here: "),
-        (["export", "o.xyz"], "o.xyz: no exporter writes .xyz", "endings: .onnx"),
+        (["export", "o.xyz"], "o.xyz: no exporter writes .xyz", "endings: "),
         (["export", "o.tflite", "--format", "onnx"], "a file of format 'onnx' ends in .onnx", "name it o.onnx"),
         (["export", "none/o.onnx"], "there is no folder", "mkdir -p "),
     ],

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from edgeprune.records.gate_policy import read_policy
+from edgeprune.records.gate_policy_reader import read_policy
 
 README = Path(__file__).parents[2] / "README.md"
 

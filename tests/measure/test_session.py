@@ -237,7 +237,7 @@ def test_model_that_does_not_load_is_a_crash(small: Artifact) -> None:
 
 
 def test_runtime_that_is_not_there(small: Artifact) -> None:
-    found = measure(small, profile=BOARD, policy=dataclasses.replace(QUICK, runtime="tensorrt"))
+    found = measure(small, profile=BOARD, policy=dataclasses.replace(QUICK, runtime="openvino"))
     assert found.outcome is Outcome.NO_RUNTIME
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from edgeprune.errors import ConfigError, UnitError, UsageError
 from edgeprune.records.budget import Budget
-from edgeprune.records.gate_policy import Policy, parse_age, parse_regression, read_policy, regression_option
+from edgeprune.records.gate_policy import Policy, parse_age, parse_regression, regression_option
+from edgeprune.records.gate_policy_reader import read_policy
 
 FILE = """
 budget:

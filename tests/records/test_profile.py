@@ -313,7 +313,8 @@ def test_unknown_names_and_paths() -> None:
 def test_importing_the_records_loads_nothing_heavy() -> None:
     program = (
         "import sys, pkgutil, importlib, edgeprune.records as records\n"
-        "readers = {'yaml_reader', 'fields', 'budget_field', 'profile_reader', 'profile_schema', 'project_reader'}\n"
+        "readers = {'yaml_reader', 'fields', 'budget_field', 'profile_reader', 'profile_schema', 'project_reader', "
+        "'gate_policy_reader'}\n"
         "for module in pkgutil.iter_modules(records.__path__):\n"
         "    if module.name not in readers:\n"
         "        importlib.import_module(f'edgeprune.records.{module.name}')\n"
