@@ -87,7 +87,11 @@ class EmulatedBoard:
             "ssh", "-p", str(self.port), "-i", str(self.folder / "identity"), "-o", "BatchMode=yes",
             "-o", f"UserKnownHostsFile={self.folder / 'known_hosts'}", "-F", "none", f"{user}@127.0.0.1", "sh -s",
         ]  # fmt: skip
-        done = subprocess.run(command, input=script, capture_output=True, text=True, timeout=120, check=False)
+        for pause in (1, 2, 4, 8, 16, 0):
+            done = subprocess.run(command, input=script, capture_output=True, text=True, timeout=120, check=False)
+            if "kex_exchange_identification" not in done.stderr:
+                break  # else: a board that has just started, on a busy machine, does not answer yet
+            time.sleep(pause)
         assert done.returncode == 0, f"{script}: {done.stderr}"
         return done.stdout
 
