@@ -18,20 +18,17 @@ from edgeprune.export import manifest
 from edgeprune.export.arena import planned_bytes
 from edgeprune.export.base import resized
 from edgeprune.export.environment import find
+from edgeprune.export.fixed_batch import fixed_program, output_specs
 from edgeprune.export.layout import CHANNELS_LAST
 from edgeprune.export.program import ProgramError, call
 from edgeprune.records.artifact import Artifact, TensorSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from torch.export import ExportedProgram
 
 __all__ = ["ENVIRONMENT", "TfliteExporter", "arena_provenance", "read_specs"]
 
 ENVIRONMENT = "tflite"
-LAYOUT = (
-    "channels_last"  # in the provenance: the inputs and outputs that are (N, ..., C) where the network has (N, C, ...)
-)
 _LAYOUTS = ("nchw", "nhwc")
 
 
@@ -69,11 +66,11 @@ class TfliteExporter:
         examples = resized(example_inputs, 1) if batch_dynamic else example_inputs
         with tempfile.TemporaryDirectory(prefix="edgeprune-") as name:
             folder = Path(name)
-            program = _program(module, examples)
+            program = fixed_program(_flat(module), examples, "TFLite")
+            made = output_specs(program, output_names)
             inputs = input_names or _names(module, len(examples))
-            shapes = [tuple(node.meta["val"].shape) for node in _returned(program)]
-            outputs = output_names or _numbered(len(shapes))
-            turned = self._turned([tuple(value.shape) for value in examples]), self._turned(shapes)
+            outputs = [spec.name for spec in made]
+            turned = self._turned([value.ndim for value in examples]), self._turned([len(spec.shape) for spec in made])
             torch.export.save(program, folder / "program.pt2")
             try:
                 told = call(
@@ -108,9 +105,9 @@ class TfliteExporter:
             },
         )
 
-    def _turned(self, shapes: Sequence[tuple[int, ...]]) -> list[int]:
+    def _turned(self, dimensions: Sequence[int]) -> list[int]:
         """Numbers of the tensors that have channels before places, where these are to come last."""
-        return [number for number, shape in enumerate(shapes) if self.layout == "nhwc" and len(shape) >= 4]
+        return [number for number, count in enumerate(dimensions) if self.layout == "nhwc" and count >= 4]
 
 
 def arena_provenance(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,12 +132,8 @@ def _names(module: nn.Module, count: int) -> tuple[str, ...]:
     return tuple(found[:count])
 
 
-def _numbered(count: int) -> tuple[str, ...]:
-    return ("output",) if count == 1 else tuple(f"output_{number}" for number in range(count))
-
-
-def _program(module: nn.Module, examples: tuple[Tensor, ...]) -> ExportedProgram:
-    """The module as a program of fixed shapes that returns a tuple of tensors; the module is left as it was."""
+def _flat(module: nn.Module) -> nn.Module:
+    """The module with its tensors as a tuple, whatever they are nested in."""
     import torch
     from torch.utils import _pytree as pytree
 
@@ -148,25 +141,9 @@ def _program(module: nn.Module, examples: tuple[Tensor, ...]) -> ExportedProgram
         def __init__(self) -> None:
             super().__init__()
             self.inner = module
+            self.training = module.training
 
         def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
             return tuple(leaf for leaf in pytree.tree_leaves(self.inner(*inputs)) if isinstance(leaf, torch.Tensor))
 
-    training = module.training
-    try:
-        module.eval()
-        with torch.no_grad():
-            program = torch.export.export(Flat(), examples, strict=False)
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UsageError(f"the model cannot be exported to TFLite: {lines[0]}") from error
-    finally:
-        module.train(training)
-    return program
-
-
-def _returned(program: ExportedProgram) -> list[Any]:
-    """The graph's nodes whose values come out."""
-    output = next(node for node in program.graph.nodes if node.op == "output")
-    wanted = set(program.graph_signature.user_outputs)
-    return [node for node in output.args[0] if node.name in wanted]
+    return Flat()

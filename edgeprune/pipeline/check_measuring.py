@@ -13,7 +13,7 @@ from edgeprune.errors import CannotMeasureError, StorageError
 from edgeprune.export import manifest
 from edgeprune.measure.pool import Pool, PoolMeasurement
 from edgeprune.pipeline.devices import open_devices
-from edgeprune.pipeline.in_turn import FIGURE, compared, figures_in_turn, is_relative
+from edgeprune.pipeline.in_turn import FIGURE, by_target, compared, figures_in_turn, is_relative
 from edgeprune.pipeline.subject import Subject, reading_of
 from edgeprune.progress import Progress
 from edgeprune.records.artifact import Artifact
@@ -84,15 +84,8 @@ def _accuracy(figures: Mapping[str, Figure]) -> dict[str, Figure]:
     return {name: figure for name, figure in figures.items() if name == "accuracy"}
 
 
-def _parts(measurement: Measured) -> dict[str, Measurement]:
-    """By target."""
-    if isinstance(measurement, PoolMeasurement):
-        return dict(measurement.parts)
-    return {"" if measurement.provenance is None else measurement.provenance.target: measurement}
-
-
 def _reading(subject: Subject, now: Measured, judge: str) -> Reading:
-    found = reading_of(subject, tuple(_parts(now).values()), source="measured", judge=judge)
+    found = reading_of(subject, tuple(by_target(now).values()), source="measured", judge=judge)
     if not isinstance(now, PoolMeasurement):
         return found
     origin = replace(found.origin, outcome=now.outcome.value, message=now.message)
@@ -119,7 +112,7 @@ def _in_turn(
         record = Measurement(subject.artifact.sha256, failed[0].outcome, None, message=message)
         origin = replace(reading.origin, outcome=failed[0].outcome.value, message=message)
         return replace(reading, figures=figures_of(record, subject.artifact, subject.accuracy), lower={}, origin=origin)
-    figures, _ = figures_in_turn(now, comparisons, _parts(before), subject.artifact, subject.accuracy)
+    figures, _ = figures_in_turn(now, comparisons, by_target(before), subject.artifact, subject.accuracy)
     lower = {name: value for name, value in reading.lower.items() if name != FIGURE}
     return replace(reading, figures=figures, lower=lower)
 

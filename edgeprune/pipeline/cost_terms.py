@@ -17,17 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.pipeline.signatures import signature_of
-from edgeprune.records.candidate import Candidate
 from edgeprune.records.operators import ConvSignature, LinearSignature, OperatorSignature, OperatorTiming
 from edgeprune.search.base import SearchSpace
-from edgeprune.search.costs import MetricModel, Sum, Term
+from edgeprune.search.costs import Sum, Term
 
 if TYPE_CHECKING:
-    from edgeprune.graph.captured import Captured
     from edgeprune.graph.shapes import OperatorShape
     from edgeprune.graph.sizes import Size
 
-__all__ = ["Layer", "latency_terms", "layers", "memory_model", "size_model", "wanted"]
+__all__ = ["Layer", "latency_terms", "layers", "table_of", "wanted"]
 
 _MOST_SUMS = 40  # values of a width that several groups add up to
 _MOST_PER_AXIS = 8  # widths of a group at which an operator of two groups is timed; between them it is interpolated
@@ -38,8 +36,6 @@ _ALIGNMENTS = (4, 8, 16, 32)  # of channels; a runtime may convert layouts where
 _CONTRACTIONS = frozenset(
     {"conv", "depthwise", "grouped", "conv_transpose", "linear", "matmul", "attention"}
 )  # fmt: skip
-_BYTES = 4  # of a parameter, float32
-_MEMORY_WEIGHTS = {"weights": 2.5, "activations": 1.0}  # bytes per byte, to start with: read, and packed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,29 +181,6 @@ def latency_terms(
     return tuple(terms), tuple(total for name, total in axes.sums.items() if name in named)
 
 
-def size_model(
-    shapes: Sequence[OperatorShape], space: SearchSpace, dense_bytes: float, each: float = _BYTES
-) -> MetricModel:
-    """The artifact's size in bytes: its parameters, `each` of so many, and what the dense file has besides them.
-
-    The latter is the text of the graph: it is shared out evenly among the operators, and goes with them.
-    """
-    widths = {group.name: group.widths for group in space.groups}
-    terms: list[Term] = []
-    for name, (size, blocks) in _parameters(shapes).items():
-        for number, piece in enumerate(size.pieces()):
-            terms.extend(_table(f"{name}:{number}", "parameters", piece, widths, each=each, blocks=blocks))
-    if not terms:
-        return MetricModel("size", ())
-    besides = dense_bytes - sum(float(term.table[(-1,) * term.table.ndim]) for term in terms)
-    written = [shape for shape in shapes if not shape.folded]
-    share = besides / (len(written) + 1)  # inputs, outputs and versions are about one operator's text
-    if share <= 0:
-        return MetricModel("size", tuple(terms), offset=besides)
-    terms.extend(Term(f"{shape.node}:text", "text", (), (), np.array(share), shape.blocks) for shape in written)
-    return MetricModel("size", tuple(terms), offset=share)
-
-
 def _per_axis(groups: Sequence[str]) -> int:
     return _MOST_PER_AXIS if len(groups) > 1 else 2 * _MOST_PER_AXIS
 
@@ -236,7 +209,7 @@ def _interpolated(
 def _elements(shape: OperatorShape, widths: Mapping[str, tuple[int, ...]]) -> Iterator[Term]:
     for number, piece in enumerate(shape.elements.pieces()):
         name = f"{shape.node}:{number}"
-        yield from _table(name, shape.kind, piece, widths, each=_MS_PER_ELEMENT, blocks=shape.blocks)
+        yield from table_of(name, shape.kind, piece, widths, each=_MS_PER_ELEMENT, blocks=shape.blocks)
 
 
 def _misaligned(shape: OperatorShape, axes: _Axes) -> Iterator[Term]:
@@ -260,22 +233,7 @@ def _calls(shapes: Iterable[OperatorShape]) -> Iterator[Term]:
             yield Term(f"{shape.node}:call", "call", (), (), np.array(_MS_PER_CALL), shape.blocks)
 
 
-def _parameters(shapes: Iterable[OperatorShape]) -> dict[str, tuple[Size, tuple[str, ...]]]:
-    """Every parameter once; it goes with the blocks that all of its readers go with."""
-    from edgeprune.graph.sizes import product as elements
-
-    found: dict[str, tuple[Size, tuple[str, ...]]] = {}
-    for shape in shapes:
-        # What is folded away leaves one number per channel: the bias of the layer before.
-        for name, dims in shape.parameters[:1] if shape.folded else shape.parameters:
-            blocks = shape.blocks
-            if name in found:
-                blocks = tuple(block for block in found[name][1] if block in blocks)
-            found[name] = (elements(dims), blocks)
-    return found
-
-
-def _table(
+def table_of(
     name: str, kind: str, size: Size, widths: Mapping[str, tuple[int, ...]], *, each: float, blocks: tuple[str, ...]
 ) -> Iterator[Term]:
     """A size times `each`, over the allowed widths of its groups; nothing for more than two of them."""
@@ -288,27 +246,3 @@ def _table(
         kept = {group: axis[i] for group, axis, i in zip(groups, axes, place, strict=True)}
         table[place] = size.at(kept) * each
     yield Term(name, kind, groups, axes, table, blocks)
-
-
-def memory_model(captured: Captured, shapes: Sequence[OperatorShape], space: SearchSpace, dense: float) -> MetricModel:
-    """Peak memory in bytes: the weights (as often as the runtime holds them), the largest step, and a constant.
-
-    How many bytes of a process a byte of weights or of activations costs is corrected by what is measured.
-    """
-    from edgeprune.graph.schedule import schedule
-
-    widths = {group.name: group.widths for group in space.groups}
-    terms = tuple(replace(term, kind="weights") for term in size_model(shapes, space, 0.0).terms)
-    steps = []
-    for step in schedule(captured).steps:
-        live: list[Term] = []
-        for tensor in step.live:
-            for number, piece in enumerate(tensor.bytes.pieces()):
-                name = f"{tensor.node}:{number}"
-                live.extend(_table(name, "activations", piece, widths, each=1, blocks=tensor.blocks))
-        steps.append(tuple(live))
-    model = MetricModel("peak_memory", terms, tuple(steps), dict(_MEMORY_WEIGHTS))
-    predicted = model.predict(Candidate())
-    if predicted <= dense:
-        return replace(model, offset=dense - predicted)
-    return replace(model, weights={kind: weight * dense / predicted for kind, weight in _MEMORY_WEIGHTS.items()})

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.pipeline import cost_terms
+from edgeprune.pipeline import cost_terms, size_terms
 from edgeprune.pipeline.kept import keep, read_kept
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records.budget import Budget
@@ -51,7 +51,7 @@ def cost_model(
     metrics: dict[str, MetricModel] = {}
     size = dense.get("size")
     if size is not None and size.value is not None:
-        metrics["size"] = cost_terms.size_model(shapes, space, size.value, bytes_each)
+        metrics["size"] = size_terms.size_model(shapes, space, size.value, bytes_each)
     figures = {limit.figure for limit in budget.limits if not limit.is_accuracy}
     timed = sorted(figure for figure in figures if figure == "energy" or figure.startswith("latency."))
     if timed:
@@ -63,7 +63,7 @@ def cost_model(
                 metrics[figure] = _scaled(MetricModel(figure, terms, sums=sums), value)
     memory = dense.get("peak_memory")
     if "peak_memory" in figures and memory is not None and memory.value is not None:
-        metrics["peak_memory"] = cost_terms.memory_model(captured, shapes, space, memory.value)
+        metrics["peak_memory"] = size_terms.memory_model(captured, shapes, space, memory.value)
     return CostModel(metrics)
 
 

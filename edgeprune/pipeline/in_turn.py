@@ -17,7 +17,7 @@ from edgeprune.records.figures import Figure, Figures, figures_of
 from edgeprune.records.measurement import Measurement, Outcome
 from edgeprune.records.trial import Stage
 
-__all__ = ["FIGURE", "Compares", "compared", "figures_in_turn", "is_relative"]
+__all__ = ["FIGURE", "Compares", "by_target", "compared", "figures_in_turn", "is_relative"]
 
 FIGURE = "latency.p50"  # what runs in turn tell: the ratio of medians
 _EFFORT = {Stage.MEASURE: (4, 1.0), Stage.FINAL: (8, 1.5)}  # fresh processes, and seconds in each
@@ -44,6 +44,11 @@ def compared(devices: Compares, artifact: Artifact, dense: Artifact, stage: Stag
     return found if isinstance(found, dict) else {_target(found): found}
 
 
+def by_target(measured: Measurement | PoolMeasurement) -> dict[str, Measurement]:
+    """What each device measured."""
+    return dict(measured.parts) if isinstance(measured, PoolMeasurement) else {_target(measured): measured}
+
+
 def figures_in_turn(
     measured: Measurement | PoolMeasurement,
     comparisons: Mapping[str, Comparison],
@@ -55,7 +60,7 @@ def figures_in_turn(
 
     Where both models do not fit into the device's memory together, the figure is that of the candidate by itself.
     """
-    parts = measured.parts if isinstance(measured, PoolMeasurement) else {_target(measured): measured}
+    parts = by_target(measured)
     judge = measured.judge if isinstance(measured, PoolMeasurement) else "worst"
     found: dict[str, Figures] = {}
     told: dict[str, Any] = {}

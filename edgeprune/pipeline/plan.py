@@ -9,30 +9,27 @@ What is predicted is told as such. Nothing is written but the user's cache of op
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import CannotMeasureError
 from edgeprune.measure.cost_cache import CostCache
-from edgeprune.measure.pool import Pool, PoolMeasurement
+from edgeprune.measure.pool import Pool
 from edgeprune.pipeline.devices import open_devices
+from edgeprune.pipeline.effort import Clock, Effort, effort_of
 from edgeprune.pipeline.in_turn import is_relative
 from edgeprune.pipeline.planning import planned_space
-from edgeprune.pipeline.prepared import Prepared, device_facts, measured_on, prepare
+from edgeprune.pipeline.prepared import device_facts, measured_on, prepare
 from edgeprune.pipeline.run_checks import check_project
-from edgeprune.pipeline.trials import Measures, Trials
+from edgeprune.pipeline.trials import Trials
 from edgeprune.progress import SILENT, Progress
-from edgeprune.records.artifact import Artifact
 from edgeprune.records.budget import Budget
 from edgeprune.records.candidate import Candidate
-from edgeprune.records.comparison import Comparison
 from edgeprune.records.figures import Figure
-from edgeprune.records.measurement import Measurement, Outcome
+from edgeprune.records.measurement import Outcome
 from edgeprune.records.profile import load_profile
 from edgeprune.records.project import Project
 from edgeprune.records.trial import Stage, Trial
@@ -44,12 +41,11 @@ from edgeprune.search.solve import solve
 if TYPE_CHECKING:
     from edgeprune.pipeline.task import CheckedTask
 
-__all__ = ["SCHEMA", "WIDE", "Effort", "Plan", "Range", "plan"]
+__all__ = ["SCHEMA", "WIDE", "Plan", "Range", "plan"]
 
 SCHEMA = "edgeprune.plan/1"
 WIDE = Budget.parse({"latency": {"p50": "100% of dense"}, "peak_memory": "100% of dense", "size": "100% of dense"})
 _SHARES = (0.75, 0.5, 0.25)  # of the widths, of the networks that correct the prediction
-_TIMED_BATCHES = 4  # of training; the first is not counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,30 +63,6 @@ class Range:
     together: float | None
     relaxed: float | None
     error: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """What was timed here: seconds. `fine_tuning_s` is batches × epochs × `batch_s`; None without a training part."""
-
-    measurement_s: float
-    build_s: float
-    measurements: int  # at most, by max_trials
-    batch_s: float | None = None
-    batches: int | None = None  # of an epoch
-    epochs: int = 0
-
-    @property
-    def device_s(self) -> float:
-        """Of the device at most."""
-        return self.measurement_s * self.measurements
-
-    @property
-    def fine_tuning_s(self) -> float | None:
-        """One whole fine-tuning."""
-        if self.batch_s is None or self.batches is None:
-            return None
-        return self.batch_s * self.batches * self.epochs
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +135,7 @@ def plan(project: Project, *, task: CheckedTask, progress: Progress = SILENT) ->
             progress.say(
                 f"warning: plan predicts the float network; `edgeprune run` quantises to {project.export.quantize}"
             )
-        clock = _Clock(devices)
+        clock = Clock(devices)
         trials = Trials(prepared.builder, clock, folder, progress, in_turn=is_relative(WIDE.override(budget)))
         dense = _measured(trials, Candidate(), 0)
         if dense.outcome != Outcome.OK.value:
@@ -186,7 +158,7 @@ def plan(project: Project, *, task: CheckedTask, progress: Progress = SILENT) ->
         known = Knowledge(space, budget, dense, {} if space.costs is None else space.costs.metrics)
         for number, candidate in enumerate(_uniform(space), start=1):
             known.add(_measured(trials, candidate, number))
-        effort = _effort(project, prepared, task, clock=clock, done=[dense, *known.trials], progress=progress)
+        effort = effort_of(project, prepared, task, clock=clock, done=[dense, *known.trials], progress=progress)
         cache, where = str(CostCache.for_session(session).path), measured_on(session)
     with progress.step("solving"):
         ranges, relaxation = _ranges(known)
@@ -207,28 +179,6 @@ def plan(project: Project, *, task: CheckedTask, progress: Progress = SILENT) ->
         cache=cache,
         measured_on=where,
     )
-
-
-@dataclass(slots=True)
-class _Clock:
-    """Measures as the devices do, and counts the seconds."""
-
-    devices: Measures
-    seconds: float = 0.0
-
-    def measure(self, artifact: Artifact) -> Measurement | PoolMeasurement:
-        started = time.monotonic()
-        measured = self.devices.measure(artifact)
-        self.seconds += time.monotonic() - started
-        return measured
-
-    def compare(
-        self, artifact: Artifact, against: Artifact, *, workers: int, seconds: float
-    ) -> Comparison | dict[str, Comparison]:
-        started = time.monotonic()
-        found = self.devices.compare(artifact, against, workers=workers, seconds=seconds)
-        self.seconds += time.monotonic() - started
-        return found
 
 
 def _measured(trials: Trials, candidate: Candidate, number: int) -> Trial:
@@ -289,43 +239,6 @@ def _error(known: Knowledge, figure: str) -> float | None:
             model = Knowledge(known.space, known.budget, known.baseline, known.prior, others).metrics()[figure]
             errors.append(abs(model.predict(trial.candidate) / value - 1))
     return max(errors, default=None)
-
-
-def _effort(
-    project: Project, prepared: Prepared, task: CheckedTask, *, clock: _Clock, done: list[Trial], progress: Progress
-) -> Effort:
-    """Times of what was done, and of a few batches of training on a copy that is thrown away."""
-    effort = Effort(
-        measurement_s=clock.seconds / len(done),
-        build_s=(sum(trial.seconds for trial in done) - clock.seconds) / len(done),
-        measurements=project.search.max_trials,
-        epochs=project.recovery.epochs,
-    )
-    if not task.trainable or project.recovery.epochs == 0:
-        return replace(effort, epochs=0)
-    from edgeprune.recovery.finetune import finetune
-
-    most = project.recovery.max_batches_per_epoch
-    with progress.step("counting the batches of an epoch"):
-        batches = sum(1 for _ in islice(task.train_batches(), most))
-    seconds = []
-    for count in (1, min(_TIMED_BATCHES, batches)):
-        copy = prepared.captured.prune(Candidate(), verify=False).module
-        settings = replace(project.recovery, epochs=1, max_batches_per_epoch=count)
-        started = time.monotonic()
-        finetune(
-            copy,
-            task.train_batches,
-            task.loss,
-            settings=settings,
-            teacher=prepared.captured.module,
-            seed=0,
-            progress=progress,
-        )
-        seconds.append((time.monotonic() - started, count))
-    (first, one), (last, count) = seconds
-    each = (last - first) / (count - one) if count > one and last > first else last / count
-    return replace(effort, batch_s=each, batches=batches)
 
 
 def _estimated(value: float | None) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import CannotMeasureError, UsageError
+from edgeprune.pipeline.in_turn import compared
 from edgeprune.pipeline.kept import keep, read_kept
 from edgeprune.pipeline.quantisation import Quantisation, calibration_of, device_difference, quantise, quantizer_of
 from edgeprune.pipeline.quantisation import scheme_of as scheme_named
@@ -20,6 +21,7 @@ from edgeprune.progress import SILENT, Progress
 from edgeprune.records.budget import Budget
 from edgeprune.records.candidate import Candidate
 from edgeprune.records.figures import Figure
+from edgeprune.records.trial import Stage
 from edgeprune.units import format_points
 
 if TYPE_CHECKING:
@@ -32,8 +34,6 @@ __all__ = ["QUANTISATION", "Tried", "chosen", "quantisation"]
 
 QUANTISATION = "quantisation.json"
 SCHEMA = "edgeprune.quantisation/1"
-_WORKERS = 4  # of each comparison
-_SECONDS = 1.0  # in each
 _DROP = 0.01  # of the metric: a scheme that costs no more is chosen for its speed
 
 
@@ -149,14 +149,14 @@ def _one(builder: Builder, plan: Quantisation, source: Artifact, session: Sessio
     tried = replace(tried, difference=difference, refused=why)
     if why:
         return tried
-    compared = session.compare(made.artifact, source, workers=_WORKERS, seconds=_SECONDS)
-    if not compared.outcome.is_result:
+    (found,) = compared(session, made.artifact, source, Stage.MEASURE).values()
+    if not found.outcome.is_result:
         raise CannotMeasureError(
-            f"int8 could not be measured on {session.target.name}: {compared.outcome.value}: {compared.message}",
+            f"int8 could not be measured on {session.target.name}: {found.outcome.value}: {found.message}",
             hint="`edgeprune device check` looks for the cause",
-            outcome=compared.outcome.value,
+            outcome=found.outcome.value,
         )
-    return replace(tried, ratio=compared.ratio, lower=compared.lower, upper=compared.upper)
+    return replace(tried, ratio=found.ratio, lower=found.lower, upper=found.upper)
 
 
 def _drop(entry: Tried) -> float:

@@ -18,7 +18,7 @@ from edgeprune.measure.pool import PoolMeasurement
 from edgeprune.measure.sentinel import Sentinel, drift
 from edgeprune.pipeline.building import CHECKPOINT, Builder, Built, artifact_path, write_json
 from edgeprune.pipeline.executors.base import Executor
-from edgeprune.pipeline.in_turn import Compares, compared, figures_in_turn
+from edgeprune.pipeline.in_turn import Compares, by_target, compared, figures_in_turn
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records import codec
 from edgeprune.records.artifact import Artifact
@@ -142,18 +142,16 @@ class Trials:
         failed = [comparison for comparison in found.values() if not comparison.outcome.is_result]
         if failed:
             return failed[0]
-        dense = {_target(part): part for part in _measurements(trial_folder(self.run_dir, 0))}
-        return figures_in_turn(measured, found, dense, artifact, accuracy)
+        return figures_in_turn(measured, found, _by_target(trial_folder(self.run_dir, 0)), artifact, accuracy)
 
     def _dense_again(self) -> dict[str, Any]:
         """The dense model measured once more, against its first measurement; by target."""
         folder = trial_folder(self.run_dir, 0)
         dense = self._dense()
-        first = {_target(part): part for part in _measurements(folder)}
+        first = _by_target(folder)
         measured = self.session.measure(dense)
         found: dict[str, Any] = {}
-        for now in measured.parts.values() if isinstance(measured, PoolMeasurement) else (measured,):
-            target = _target(now)
+        for target, now in by_target(measured).items():
             change = drift(first[target], now) if target in first else None
             if change is None:
                 found[target] = {"outcome": now.outcome.value, "message": now.message}
@@ -176,18 +174,18 @@ def _of_pool(measured: PoolMeasurement) -> dict[str, Any]:
     }
 
 
-def _measurements(folder: Path) -> list[Measurement]:
-    """Of one trial: of the device, or of each of a pool; raises StorageError."""
+def _by_target(folder: Path) -> dict[str, Measurement]:
+    """The measurements of one trial: of the device, or of each of a pool; raises StorageError."""
     paths = sorted(folder.glob("measurement-*.json")) or [folder / "measurement.json"]
     try:
         found = [codec.from_json(json.loads(path.read_text(encoding="utf-8"))) for path in paths]
     except (OSError, ValueError) as error:
         raise StorageError(f"cannot read the measurement of the dense model in {folder}: {error}") from error
-    return [record for record in found if isinstance(record, Measurement)]
-
-
-def _target(measurement: Measurement) -> str:
-    return "" if measurement.provenance is None else measurement.provenance.target
+    known: dict[str, Measurement] = {}
+    for record in found:
+        if isinstance(record, Measurement):
+            known |= by_target(record)
+    return known
 
 
 def trial_folder(run_dir: Path, number: int) -> Path:

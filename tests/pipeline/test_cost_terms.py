@@ -17,7 +17,7 @@ from edgeprune.errors import DamagedError
 from edgeprune.graph.captured import Captured
 from edgeprune.graph.schedule import schedule
 from edgeprune.graph.shapes import inner_groups, operator_shapes, operators_at
-from edgeprune.pipeline import cost_terms
+from edgeprune.pipeline import cost_terms, size_terms
 from edgeprune.pipeline.costs import cost_model, kept_timings
 from edgeprune.pipeline.signatures import signature_of
 from edgeprune.pipeline.space import search_space
@@ -109,7 +109,7 @@ def test_a_layer_that_could_not_be_timed_costs_by_its_elements(captured: Capture
 
 def test_size_is_that_of_the_files(captured: Captured, space: SearchSpace, tmp_path: Path) -> None:
     dense = edgeprune.export(captured, tmp_path / "dense.onnx")
-    model = cost_terms.size_model(operator_shapes(captured), space, dense.size_bytes)
+    model = size_terms.size_model(operator_shapes(captured), space, dense.size_bytes)
     assert model.predict(Candidate()) == pytest.approx(dense.size_bytes)
     dropping = Candidate(dropped_blocks=("block",))
     for number, candidate in enumerate([*random_candidates(space, 1, seed=1), dropping]):
@@ -121,15 +121,15 @@ def test_size_is_that_of_the_files(captured: Captured, space: SearchSpace, tmp_p
 
 def test_memory_is_weights_and_the_largest_step(captured: Captured, space: SearchSpace) -> None:
     shapes = operator_shapes(captured)
-    model = cost_terms.memory_model(captured, shapes, space, 2e6)
+    model = size_terms.memory_model(captured, shapes, space, 2e6)
     assert model.predict(Candidate()) == pytest.approx(2e6)
     plan = schedule(captured)
-    dense_bytes = cost_terms.size_model(shapes, space, 0.0)
+    dense_bytes = size_terms.size_model(shapes, space, 0.0)
     for candidate in random_candidates(space, 10, seed=2):
         kept = {group: len(units) for group, units in candidate.kept.items()}
         less = 2.5 * (dense_bytes.predict(Candidate()) - dense_bytes.predict(candidate)) + plan.peak() - plan.peak(kept)
         assert model.predict(candidate) == pytest.approx(2e6 - less)
-    small = cost_terms.memory_model(captured, shapes, space, 1000.0)
+    small = size_terms.memory_model(captured, shapes, space, 1000.0)
     assert small.predict(Candidate()) == pytest.approx(1000.0)
     assert small.offset == 0.0
 

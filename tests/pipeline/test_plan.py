@@ -12,7 +12,8 @@ import pytest
 
 from edgeprune.cli.main import run_cli
 from edgeprune.errors import TaskError
-from edgeprune.pipeline.plan import Effort, plan
+from edgeprune.pipeline.effort import Effort
+from edgeprune.pipeline.plan import plan
 from edgeprune.pipeline.task import load_task
 from edgeprune.records.project import load_project
 from tests.pipeline.small_project import PROJECT, write_project
