@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from edgeprune.agent.device.lock import DeviceLock
+from edgeprune.agent.device.frames import Frames
+from edgeprune.agent.device.lock import DeviceLock, wait_for_lock
 from edgeprune.agent.device.turns import Turn
 
 TAKER = """
@@ -161,3 +162,17 @@ def test_the_last_of_two_who_leave_together_removes_the_file(path: Path) -> None
         assert path.exists()
     leaving.join(5)
     assert not path.exists()
+
+
+def test_the_line_is_left_before_busy_is_said(path: Path) -> None:
+    holder = DeviceLock(path)
+    assert holder.try_take("holder") is None
+    line, seen = path.parent / (path.name + ".line"), []
+
+    class Ear:  # who hears it may end the process at once
+        def send(self, **frame: Any) -> None:
+            seen.append((frame["type"], line.exists()))
+
+    assert not wait_for_lock(DeviceLock(path), "other", 0.0, cast("Frames", Ear()))
+    assert seen == [("busy", False)]
+    holder.release()

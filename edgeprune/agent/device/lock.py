@@ -93,21 +93,26 @@ def holder_of(descriptor: int) -> "dict[str, Any]":
 
 def wait_for_lock(lock: DeviceLock, owner: str, wait_s: float, out: Frames) -> bool:
     """Take the lock, waiting up to `wait_s` in line; says `waiting` and at last `busy` with the owner."""
-    end = time.monotonic() + wait_s
-    said = -HEARTBEAT_S
     turn = Turn(str(lock.path) + ".line")
     try:
-        while True:
-            holder = lock.try_take(owner) if turn.has_come() else lock.holder()
-            if holder is None:
-                return True
-            now = time.monotonic()
-            if now >= end:
-                out.send(type="busy", edgeprune_agent=PROTOCOL, holder=holder)
-                return False
-            if now - said >= HEARTBEAT_S:
-                said = now
-                out.send(type="waiting", edgeprune_agent=PROTOCOL, holder=holder)
-            time.sleep(0.2)
+        holder = stand_in_line(lock, turn, owner, wait_s, out)
     finally:
         turn.leave()
+    if holder is not None:  # after leaving: who hears it may end this process at once
+        out.send(type="busy", edgeprune_agent=PROTOCOL, holder=holder)
+    return holder is None
+
+
+def stand_in_line(lock: DeviceLock, turn: Turn, owner: str, wait_s: float, out: Frames) -> "dict[str, Any] | None":
+    """None once the lock is ours, else who holds it when the time is up."""
+    end = time.monotonic() + wait_s
+    said = -HEARTBEAT_S
+    while True:
+        holder = lock.try_take(owner) if turn.has_come() else lock.holder()
+        now = time.monotonic()
+        if holder is None or now >= end:
+            return holder
+        if now - said >= HEARTBEAT_S:
+            said = now
+            out.send(type="waiting", edgeprune_agent=PROTOCOL, holder=holder)
+        time.sleep(0.2)
