@@ -56,6 +56,11 @@ def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> N
 @click.option("--prefix", default="", help="What all C names begin with: acme_.")
 @click.option("--align", type=int, default=16, show_default=True, metavar="BYTES", help="Of the arrays.")
 @click.option("--section", metavar="NAME", help="Of the linker, for the arrays: .models.")
+@click.option(
+    "--compressed",
+    is_flag=True,
+    help="For c and cmake: store models without their zeros, with a loader in C that needs liblzma.",
+)
 @click.option("--licence", type=click.Path(path_type=Path), metavar="FILE", help="Of the model, put in as LICENSE.")
 @click.option("--sign", type=click.Path(path_type=Path), metavar="KEY", help="An Ed25519 private key in PEM.")
 @click.option(
@@ -84,6 +89,7 @@ def package_command(
     prefix: str,
     align: int,
     section: str | None,
+    compressed: bool,
     licence: Path | None,
     sign: Path | None,
     locked: bool,
@@ -109,6 +115,7 @@ def package_command(
         prefix=prefix,
         alignment=align,
         section=section,
+        compressed=compressed,
         licence=licence,
         sign=sign,
         locked=locked,
@@ -150,6 +157,7 @@ def _data(packaged: Packaged) -> dict[str, Any]:
         "version": contents.version,
         "models": [
             {"identifier": model.identifier, "sha256": model.artifact.sha256, "size_bytes": len(model.data)}
+            | ({} if model.sparse is None else {"stored_bytes": len(model.sparse)})
             for model in contents.models
         ],
         "files": {path: hashlib.sha256(file.data).hexdigest() for path, file in packaged.files.items()},
@@ -163,7 +171,8 @@ def _show(packaged: Packaged) -> None:
     contents = packaged.contents
     for model in contents.models:
         size = format_size(len(model.data))
-        click.echo(f"{model.identifier}: {model.artifact.format}, {size}, sha256 {model.artifact.sha256[:16]}…")
+        stored = "" if model.sparse is None else f" stored in {format_size(len(model.sparse))}"
+        click.echo(f"{model.identifier}: {model.artifact.format}, {size}{stored}, sha256 {model.artifact.sha256[:16]}…")
     written = [path for path in packaged.changed if path in packaged.files]
     changed = f"{len(written)} of them written" if written else "nothing had changed"
     removed = len(packaged.changed) - len(written)

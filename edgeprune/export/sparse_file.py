@@ -14,22 +14,28 @@ from edgeprune.errors import StorageError
 from edgeprune.export import sparse_loader
 from edgeprune.records.artifact import Artifact
 
-__all__ = ["SUFFIX", "pack", "packed"]
+__all__ = ["SUFFIX", "pack", "packed", "stored"]
 
 SUFFIX = ".sparse"
+_WINDOW = 2**26  # bytes that xz looks back over at most; who loads it needs as many
 _LEAST = 256  # bytes of a tensor that is worth a segment of its own
 _ZEROS = 0.1  # the share from which a bitmap is worth its room
 
 
 def pack(artifact: Artifact) -> tuple[Path, int]:
-    """Write `<file>.sparse` beside an artifact, read it back, and tell its path and size; raises StorageError."""
-    data = artifact.path.read_bytes()
-    content = packed(data, list(_tensors(artifact, data)))
-    if sparse_loader.load(content) != data:
-        raise StorageError(f"{artifact.path.name}: what was packed does not unpack to the same bytes")
+    """Write `<file>.sparse` beside an artifact, and tell its path and size; raises StorageError."""
+    content = stored(artifact, artifact.path.read_bytes())
     path = artifact.path.with_name(artifact.path.name + SUFFIX)
     atomic.write_bytes(path, content)
     return path, len(content)
+
+
+def stored(artifact: Artifact, data: bytes) -> bytes:
+    """An artifact's bytes in the format; they were loaded again and compared. Raises StorageError."""
+    content = packed(data, list(_tensors(artifact, data)))
+    if sparse_loader.load(content) != data:
+        raise StorageError(f"{artifact.path.name}: what was packed does not unpack to the same bytes")
+    return content
 
 
 def packed(data: bytes, tensors: list[tuple[int, int, int]]) -> bytes:
@@ -43,8 +49,10 @@ def packed(data: bytes, tensors: list[tuple[int, int, int]]) -> bytes:
     header = sparse_loader.HEADER.pack(
         sparse_loader.MAGIC, sparse_loader.VERSION, len(data), hashlib.sha256(data).digest()
     )
-    stream = lzma.compress(b"".join(segments), lzma.FORMAT_XZ, lzma.CHECK_CRC32, preset=9 | lzma.PRESET_EXTREME)
-    return header + stream
+    plain = b"".join(segments)
+    window = min(max(1 << len(plain).bit_length(), 4096), _WINDOW)
+    how = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": window}]
+    return header + lzma.compress(plain, lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=how)
 
 
 def _tensors(artifact: Artifact, data: bytes) -> Iterator[tuple[int, int, int]]:

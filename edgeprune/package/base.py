@@ -40,6 +40,7 @@ class Model:
     identifier: str  # "digits", "acme_digits"
     lock: Lock
     data: bytes  # the artifact; its sha256 was verified
+    sparse: bytes | None = None  # the same as a .sparse file, where the package is to hold that instead
 
     @property
     def artifact(self) -> Artifact:
@@ -55,6 +56,21 @@ class Model:
     def file_name(self) -> str:
         """What the artifact is called in a package: "digits.onnx"."""
         return self.identifier + self.suffix
+
+    @property
+    def embedded(self) -> bytes:
+        """What a package of sources holds: the .sparse file where there is one, else the artifact."""
+        return self.data if self.sparse is None else self.sparse
+
+    @property
+    def array(self) -> str:
+        """What these bytes are called in C: "digits_data", and "digits_sparse" where they are to be loaded first."""
+        return f"{self.identifier}_{'data' if self.sparse is None else 'sparse'}"
+
+    @property
+    def array_size(self) -> str:
+        """What their number is called: "digits_size", "digits_sparse_size"; in capitals it is a macro."""
+        return f"{self.identifier}_{'size' if self.sparse is None else 'sparse_size'}"
 
     @property
     def macro(self) -> str:
@@ -77,12 +93,18 @@ class Contents:
     section: str | None = None  # of the linker, where the arrays go
     epoch: int = 0
 
+    @property
+    def sparse(self) -> bool:
+        """Whether models are stored without their zeros; it is all or none."""
+        return self.models[0].sparse is not None
+
 
 @runtime_checkable
 class Packager(Protocol):
     """One kind of package; made without arguments."""
 
     name: str  # "zephyr"
+    # A packager that can write models as .sparse files says so: `takes_sparse = True`.
 
     def files(self, contents: Contents) -> Mapping[str, File]:
         """Every file by its path, with `/`, relative and below the package's folder. README.md is among them.

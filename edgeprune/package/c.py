@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edgeprune.package.base import Contents, File, text
-from edgeprune.package.c_source import c_files, example
+from edgeprune.package.c_source import c_files, example, sources, usage
 from edgeprune.package.readme import models_table, verification
 
 __all__ = ["CPackager"]
@@ -15,6 +15,7 @@ class CPackager:
     """include/, src/, a Makefile that makes lib<name>.a of them beside the package, and lib/pkgconfig/<name>.pc."""
 
     name = "c"
+    takes_sparse = True
 
     def files(self, contents: Contents) -> Mapping[str, File]:
         """See `Packager.files`."""
@@ -30,6 +31,7 @@ class CPackager:
 def _pkg_config(contents: Contents) -> str:
     """Relative to its own place: the package can lie anywhere, and be moved."""
     names = ", ".join(model.identifier for model in contents.models)
+    requires = "Requires: liblzma\n" if contents.sparse else ""
     return f"""\
 prefix=${{pcfiledir}}/../..
 libdir=${{prefix}}/lib
@@ -38,13 +40,14 @@ includedir=${{prefix}}/include
 Name: {contents.name}
 Description: The model{"s" if len(contents.models) > 1 else ""} {names} as C
 Version: {contents.version}
-Libs: -L${{libdir}} -l{contents.name}
+{requires}Libs: -L${{libdir}} -l{contents.name}
 Cflags: -I${{includedir}}"""
 
 
 def _makefile(contents: Contents) -> str:
     """It builds beside the package, which stays what its sums say."""
-    objects = " ".join(f"$(BUILD)/{model.identifier}.o" for model in contents.models)
+    objects = " ".join(f"$(BUILD)/{name}.o" for name in sources(contents))
+    libraries = " -llzma" if contents.sparse else ""
     return f"""\
 # make                             $(BUILD)/lib{contents.name}.a
 # make example                     $(BUILD)/example, which says what is in it
@@ -66,7 +69,7 @@ $(BUILD)/%.o: src/%.c $(wildcard include/*.h)
 
 example: $(BUILD)/example
 $(BUILD)/example: example/main.c $(LIBRARY)
-	$(CC) $(CFLAGS) $(CPPFLAGS) $(LDFLAGS) -Iinclude -o $@ example/main.c $(LIBRARY)
+	$(CC) $(CFLAGS) $(CPPFLAGS) $(LDFLAGS) -Iinclude -o $@ example/main.c $(LIBRARY){libraries}
 
 install: $(LIBRARY)
 	mkdir -p $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig
@@ -80,20 +83,27 @@ clean:
 .PHONY: example install clean"""
 
 
+def _how(contents: Contents) -> str:
+    first = contents.models[0]
+    if first.sparse is None:
+        return f"""\
+Compile `src/*.c` with your program, with `include/` on the include path: that is all. The model is then
+`{first.array}`, {first.artifact.size_bytes} bytes, which stay in read-only memory:"""
+    return f"""\
+Compile `src/*.c` with your program, with `include/` on the include path, and link with liblzma. The model is stored
+without its zeros: `{first.array}`, {len(first.sparse)} bytes in read-only memory, becomes {first.artifact.size_bytes}
+bytes of working memory when it is loaded:"""
+
+
 def _readme(contents: Contents) -> str:
     first = contents.models[0]
     build = f"../build-{contents.name}"
     return f"""\
 # {contents.name} {contents.version}, as C
 
-Compile `src/*.c` with your program, with `include/` on the include path: that is all. The model is then
-`{first.identifier}_data`, {first.artifact.size_bytes} bytes, which stay in read-only memory:
+{_how(contents)}
 
-```c
-#include "{first.identifier}.h"
-
-load_model({first.identifier}_data, {first.identifier}_size); /* whatever the runtime calls it */
-```
+{usage(first)}
 
 `{first.identifier}_metadata.h` has shapes, types, scales and memory as macros. `-D{first.macro}_ALIGNMENT=64` and
 `-D'{first.macro}_SECTION=".models"'` place the array otherwise.

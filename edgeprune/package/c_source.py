@@ -4,6 +4,9 @@
     include/digits_metadata.h    DIGITS_SIZE, DIGITS_INPUT_0_SHAPE, DIGITS_ARENA_BYTES ... for the preprocessor alone
     src/digits.c                 the bytes
 
+Where models are stored without their zeros it is digits_sparse and digits_sparse_size, and beside them are
+include/edgeprune_sparse.h and src/edgeprune_sparse.c, which load them with liblzma.
+
 C90 to C23 and C++, without a warning; nothing but the two symbols is visible to the linker.
 """
 
@@ -12,6 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from importlib import resources
 
 from edgeprune.errors import UsageError
 from edgeprune.package.base import Contents, File, Model, text
@@ -19,8 +23,9 @@ from edgeprune.package.facts import dtype_bytes, memory_facts
 from edgeprune.package.names import c_string
 from edgeprune.records.artifact import TensorSpec
 
-__all__ = ["c_files", "example", "metadata_header"]
+__all__ = ["c_files", "example", "metadata_header", "sources", "usage"]
 
+_LOADER = "edgeprune_sparse"
 _ROW = 20  # bytes in a line of the array
 _SMALL = 256 * 1024  # above it the time that a compiler takes for numbers is felt: more than a second per megabyte
 # Not every compiler takes string literals of megabytes, as GCC and Clang do: for others there are numbers as well.
@@ -51,16 +56,40 @@ def c_files(contents: Contents, *, include: str = "include", source: str = "src"
             raise UsageError(f"two models would both have {both}", hint=hint)
         macros |= own
         found |= made
+    if contents.sparse:
+        found[_path(include, f"{_LOADER}.h")] = _loader(".h")
+        found[_path(source, f"{_LOADER}.c")] = _loader(".c")
     return found
 
 
+def sources(contents: Contents) -> list[str]:
+    """The names of the sources of `c_files`, without ".c"."""
+    return [*(model.identifier for model in contents.models), *([_LOADER] if contents.sparse else [])]
+
+
+def usage(model: Model) -> str:
+    """C that loads the model, for a README."""
+    if model.sparse is None:
+        call = f"load_model({model.array}, {model.array_size}); /* whatever the runtime calls it */"
+        return f'```c\n#include "{model.identifier}.h"\n\n{call}\n```'
+    return f"""\
+```c
+#include "{model.identifier}.h"
+
+unsigned char *model = malloc({model.macro}_SIZE);
+if (edgeprune_sparse_load({model.array}, {model.array_size}, model, {model.macro}_SIZE) == EDGEPRUNE_SPARSE_OK)
+  load_model(model, {model.macro}_SIZE); /* whatever the runtime calls it */
+```"""
+
+
 def example(contents: Contents) -> File:
-    """A program that names each model, checks its alignment and gives 1 where that is not as asked."""
+    """A program that names each model, checks its alignment, loads it where it has to be loaded, and gives 0 then."""
     headers = "\n".join(f'#include "{model.identifier}.h"' for model in contents.models)
     lines = "\n".join(_shown(model) for model in contents.models)
     return text(f"""\
-/* What the package holds. `{contents.models[0].identifier}_data` is what a runtime loads a model from. */
+/* What the package holds. `{contents.models[0].array}` is what a model is loaded from. */
 #include <stdio.h>
+#include <stdlib.h>
 
 {headers}
 
@@ -72,11 +101,27 @@ int main(void) {{
 
 
 def _shown(model: Model) -> str:
-    name, macro = model.identifier, model.macro
+    macro = model.macro
+    size = model.array_size if model.sparse is None else f"{macro}_SIZE"
     return f"""\
-  printf("%s: %lu bytes of %s at a multiple of %d\\n", {macro}_NAME, (unsigned long){name}_size,
+  printf("%s: %lu bytes of %s at a multiple of %d\\n", {macro}_NAME, (unsigned long){size},
          {macro}_FORMAT, {macro}_ALIGNMENT);
-  misplaced |= (size_t){name}_data % {macro}_ALIGNMENT != 0;"""
+  misplaced |= (size_t){model.array} % {macro}_ALIGNMENT != 0;{_loaded(model)}"""
+
+
+def _loaded(model: Model) -> str:
+    if model.sparse is None:
+        return ""
+    return f"""
+  {{
+    unsigned char *model = (unsigned char *)malloc({model.macro}_SIZE);
+    int result = EDGEPRUNE_SPARSE_MEMORY;
+    if (model != NULL) result = edgeprune_sparse_load({model.array}, {model.array_size}, model, {model.macro}_SIZE);
+    printf("  stored in %lu bytes: %s\\n", (unsigned long){model.array_size},
+           result == EDGEPRUNE_SPARSE_OK ? "loaded" : "NOT loaded");
+    misplaced |= result != EDGEPRUNE_SPARSE_OK;
+    free(model);
+  }}"""
 
 
 def metadata_header(model: Model, contents: Contents) -> str:
@@ -92,6 +137,7 @@ def metadata_header(model: Model, contents: Contents) -> str:
         f"#define {macro}_FORMAT {c_string(artifact.format)}",
         f"#define {macro}_SHA256 {c_string(artifact.sha256)}",
         f"#define {macro}_SIZE {artifact.size_bytes}",
+        *([] if model.sparse is None else [f"#define {macro}_SPARSE_SIZE {len(model.sparse)}"]),
         "",
         "/* May be set otherwise by the compiler's -D. The section's name is a string. */",
         f"#ifndef {macro}_ALIGNMENT",
@@ -141,6 +187,7 @@ def _float(value: float) -> str:
 
 def _header(model: Model) -> str:
     name, macro = model.identifier, model.macro
+    loader = "" if model.sparse is None else f'#include "{_LOADER}.h"\n'
     return f"""\
 {_banner(model)}
 #ifndef {macro}_H
@@ -148,14 +195,14 @@ def _header(model: Model) -> str:
 
 #include <stddef.h>
 
-#include "{name}_metadata.h"
+{loader}#include "{name}_metadata.h"
 
 #ifdef __cplusplus
 extern "C" {{
 #endif
 
-extern const unsigned char {name}_data[]; /* {macro}_SIZE bytes, at a multiple of {macro}_ALIGNMENT */
-extern const size_t {name}_size;
+extern const unsigned char {model.array}[]; /* {model.array_size.upper()} bytes, at a multiple of {macro}_ALIGNMENT */
+extern const size_t {model.array_size};
 
 #ifdef __cplusplus
 }}
@@ -164,8 +211,13 @@ extern const size_t {name}_size;
 #endif"""
 
 
+def _loader(suffix: str) -> File:
+    return File((resources.files("edgeprune.package") / "sources" / f"{_LOADER}{suffix}").read_bytes())
+
+
 def _source(model: Model) -> bytes:
-    name, macro = model.identifier, model.macro
+    name, macro, data = model.identifier, model.macro, model.embedded
+    size = model.array_size.upper()
     head = f"""\
 {_banner(model)}
 #include "{name}.h"
@@ -185,17 +237,17 @@ def _source(model: Model) -> bytes:
 #elif defined(__GNUC__)
 #define {macro}_PLACED __attribute__((section({macro}_SECTION)))
 #else
-#error "this compiler does not know how to place {name}_data in {macro}_SECTION"
+#error "this compiler does not know how to place {model.array} in {macro}_SECTION"
 #endif
 
-const size_t {name}_size = {macro}_SIZE;
+const size_t {model.array_size} = {size};
 
 """
-    begin = f"{macro}_ALIGNED const unsigned char {name}_data[{macro}_SIZE"
-    numbers = f"{begin}] {macro}_PLACED = {{\n{_numbers(model.data)}}};\n"
-    if len(model.data) <= _SMALL:
+    begin = f"{macro}_ALIGNED const unsigned char {model.array}[{size}"
+    numbers = f"{begin}] {macro}_PLACED = {{\n{_numbers(data)}}};\n"
+    if len(data) <= _SMALL:
         return (head + numbers).encode()
-    strings = f"{begin} + 1] {macro}_PLACED =\n{_strings(model.data)};\n"
+    strings = f"{begin} + 1] {macro}_PLACED =\n{_strings(data)};\n"
     return f"{head}{_LONG_STRINGS}{strings}#else\n{numbers}#endif\n".encode()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edgeprune.package.base import Contents, File, text
-from edgeprune.package.c_source import c_files, example
+from edgeprune.package.c_source import c_files, example, sources
 from edgeprune.package.readme import models_table, verification
 
 __all__ = ["CMakePackager"]
@@ -15,6 +15,7 @@ class CMakePackager:
     """include/, src/, CMakeLists.txt, <name>-config.cmake and its version file, cmake/EdgepruneAddModel.cmake."""
 
     name = "cmake"
+    takes_sparse = True
 
     def files(self, contents: Contents) -> Mapping[str, File]:
         """See `Packager.files`."""
@@ -32,15 +33,19 @@ class CMakePackager:
 
 def _config(contents: Contents) -> str:
     name = contents.name
-    sources = "\n".join(f'    "${{CMAKE_CURRENT_LIST_DIR}}/src/{model.identifier}.c"' for model in contents.models)
+    files = "\n".join(f'    "${{CMAKE_CURRENT_LIST_DIR}}/src/{source}.c"' for source in sources(contents))
+    find, link = "", ""
+    if contents.sparse:
+        find = "\ninclude(CMakeFindDependencyMacro)\nfind_dependency(LibLZMA)"
+        link = f"\n  target_link_libraries(edgeprune_{name} PUBLIC LibLZMA::LibLZMA)"
     return f"""\
 # The target {name}::{name}, compiled with the flags of the project that uses it, and edgeprune_add_model().
-include("${{CMAKE_CURRENT_LIST_DIR}}/cmake/EdgepruneAddModel.cmake")
+include("${{CMAKE_CURRENT_LIST_DIR}}/cmake/EdgepruneAddModel.cmake"){find}
 
 if(NOT TARGET {name}::{name})
   add_library(edgeprune_{name} STATIC
-{sources})
-  edgeprune_prepare_(edgeprune_{name} "${{CMAKE_CURRENT_LIST_DIR}}/include")
+{files})
+  edgeprune_prepare_(edgeprune_{name} "${{CMAKE_CURRENT_LIST_DIR}}/include"){link}
   add_library({name}::{name} ALIAS edgeprune_{name})
 endif()"""
 
@@ -87,6 +92,14 @@ target_link_libraries(example PRIVATE {name}::{name})"""
 
 def _readme(contents: Contents) -> str:
     name, first = contents.name, contents.models[0]
+    what = f"""\
+In C, the model is
+`{first.array}` of `{first.identifier}.h`, {len(first.embedded)} bytes in read-only memory;"""
+    if first.sparse is not None:
+        what = f"""\
+In C, the model is
+`{first.array}` of `{first.identifier}.h`, {len(first.sparse)} bytes in read-only memory, stored without its zeros:
+`edgeprune_sparse_load()`, which is linked with liblzma, makes {first.artifact.size_bytes} bytes of it again;"""
     return f"""\
 # {name} {contents.version}, for CMake
 
@@ -95,8 +108,7 @@ find_package({name} {contents.version} REQUIRED CONFIG)       # or: add_subdirec
 target_link_libraries(firmware PRIVATE {name}::{name})
 ```
 
-`-D{name}_DIR=` tells CMake where this folder lies, unless it was installed. In C, the model is
-`{first.identifier}_data` of `{first.identifier}.h`, {first.artifact.size_bytes} bytes in read-only memory;
+`-D{name}_DIR=` tells CMake where this folder lies, unless it was installed. {what}
 `{first.identifier}_metadata.h` has shapes, types, scales and memory as macros. `{first.macro}_ALIGNMENT` and
 `{first.macro}_SECTION`, defined for the target `edgeprune_{name}`, place the array otherwise.
 

@@ -44,6 +44,7 @@ class Options:
     prefix: str = ""
     alignment: int = 16
     section: str | None = None
+    compressed: bool = False  # models are stored without their zeros
     licence: Path | None = None
     sign: Path | None = None
     locked: bool = False  # runs have their locks, and nothing is made or looked for
@@ -76,6 +77,8 @@ def package(runs: Sequence[str], output: Path, *, kind: str, options: Options | 
         if options.offline:
             stack.enter_context(no_network())
         packager: Packager = registry.create("packagers", kind)
+        if options.compressed:
+            _check_sparse(kind, packager)
         sources = [_source(*split_name(run), locked=options.locked) for run in runs]
         contents = _contents(sources, options)
         files = build(packager, contents, sign=_signer(options.sign))
@@ -136,7 +139,8 @@ def _contents(sources: Sequence[_Source], options: Options) -> Contents:
     names = [source.name or alone or source.lock.name for source in sources]
     identifiers = unique([prefix + c_identifier(name) for name in names])
     models = tuple(
-        Model(identifier, source.lock, source.data) for identifier, source in zip(identifiers, sources, strict=True)
+        Model(identifier, source.lock, source.data, _sparse(source) if options.compressed else None)
+        for identifier, source in zip(identifiers, sources, strict=True)
     )
     return Contents(
         name=package_name(options.name or names[0]),
@@ -147,6 +151,21 @@ def _contents(sources: Sequence[_Source], options: Options) -> Contents:
         section=options.section,
         epoch=_epoch(),
     )
+
+
+def _check_sparse(kind: str, packager: Packager) -> None:
+    def able(one: object) -> bool:
+        return getattr(one, "takes_sparse", False)
+
+    if not able(packager):
+        others = [name for name in registry.names("packagers") if able(registry.resolve("packagers", name))]
+        raise UsageError(f"a package for {kind} has no compressed models", hint=f"what has: {', '.join(others)}")
+
+
+def _sparse(source: _Source) -> bytes:
+    from edgeprune.export.sparse_file import stored
+
+    return stored(source.lock.artifact, source.data)
 
 
 def _licence(path: Path) -> str:
