@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.errors import ParityError
-from edgeprune.export.environment import find
+from edgeprune.export.environment import Installation, find
 from edgeprune.export.program import ProgramError, call
 from edgeprune.records.artifact import Artifact, TensorSpec
 
@@ -19,13 +20,14 @@ __all__ = ["ExecuTorchRunner", "NcnnRunner", "ProgramRunner"]
 
 
 class ProgramRunner:
-    """See `runner.Runner`. The program of the environment's name has the operation `run`."""
+    """See `runner.Runner`. The program has the operation `run`; it is called as the environment by default."""
 
     environment = ""
+    program = ""
     distribution = ""
 
-    def __init__(self, artifact: Artifact) -> None:
-        self._installation = find(self.environment)
+    def __init__(self, artifact: Artifact, installation: Installation | None = None) -> None:
+        self._installation = installation or find(self.environment)
         self.runtime = f"{self.distribution} {self._installation.versions[self.distribution]}"
         self._artifact = artifact
 
@@ -33,31 +35,39 @@ class ProgramRunner:
         """See `Runner.__call__`."""
         inputs = [spec.name for spec in self._artifact.inputs]
         outputs = [spec.name for spec in self._artifact.outputs]
+        if missing := set(inputs) - set(feeds):
+            raise self._failed("run", what, f"no values for the inputs {', '.join(sorted(missing))}")
         with tempfile.TemporaryDirectory(prefix="edgeprune-") as name:
             folder = Path(name)
             np.savez(folder / "feeds.npz", *(feeds[own] for own in inputs))
-            try:
-                call(
-                    self._installation,
-                    self.environment,
-                    folder,
-                    do="run",
-                    model=str(self._artifact.path.absolute()),
-                    sha256=self._artifact.sha256,
-                    inputs=inputs,
-                    outputs=outputs,
-                )
-            except ProgramError as error:
-                case = f" ({what})" if what else ""
-                raise ParityError(
-                    f"{self.runtime} cannot run {self._artifact.path.name}{case}: {error.message}",
-                    hint="the runtime cannot use this file; please report the model with this message",
-                ) from error
+            self.do("run", what, folder, inputs=inputs, outputs=outputs)
             with np.load(folder / "results.npz", allow_pickle=False) as results:
                 return [results[f"arr_{number}"] for number in range(len(outputs))]
 
+    def request(self) -> dict[str, Any]:
+        """What the program is told of the artifact with every operation."""
+        return {"model": str(self._artifact.path.absolute()), "sha256": self._artifact.sha256}
+
+    def do(self, operation: str, what: str = "", folder: Path | None = None, **request: Any) -> None:
+        """Have the program do something with the artifact; raises ParityError with what went wrong."""
+        with ExitStack() as stack:
+            if folder is None:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeprune-")))
+            program = self.program or self.environment
+            try:
+                call(self._installation, program, folder, do=operation, **self.request(), **request)
+            except ProgramError as error:
+                raise self._failed(operation, what, error.message) from error
+
     def close(self) -> None:
         """The program ends by itself; other models may be waiting for it."""
+
+    def _failed(self, operation: str, what: str, why: str) -> ParityError:
+        case = f" ({what})" if what else ""
+        return ParityError(
+            f"{self.runtime} cannot {operation} {self._artifact.path.name}{case}: {why}",
+            hint="the runtime cannot use this file; please report the model with this message",
+        )
 
 
 class NcnnRunner(ProgramRunner):
