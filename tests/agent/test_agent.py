@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import json
 import os
@@ -13,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,10 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from edgeprune.agent.bundle import SOURCES, agent_bytes, agent_sha256, write_agent
-from edgeprune.agent.device.conditions import conditions, throttle_reason
-from edgeprune.agent.device.intervals import median_settled
-from edgeprune.agent.device.system import machine
+from edgeprune.agent.bundle import write_agent
 from tests.onnx_models import chain_of_matmuls
 
 POLICY = {
@@ -152,52 +147,6 @@ def gone(process: psutil.Process) -> bool:
     except psutil.TimeoutExpired:
         return False
     return True
-
-
-# --- the file
-
-
-PARTS = sorted(SOURCES.glob("*.py"))
-
-
-@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.stem)
-def test_is_python_3_6_and_needs_nothing_else(part: Path) -> None:
-    tree = ast.parse(part.read_text(), feature_version=(3, 6))
-    imported: dict[str, bool] = {}  # by name: at the top?
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name: node in tree.body for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            imported[node.module or ""] = node in tree.body
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 1  # the zip holds this one folder
-            assert (SOURCES / f"{node.module}.py").exists()
-    newer = {"dataclasses", "contextvars", "importlib.resources", "importlib.metadata", "graphlib", "tomllib"}
-    foreign = {name: top for name, top in imported.items() if name.partition(".")[0] not in sys.stdlib_module_names}
-    assert not any(foreign.values())  # runtimes are imported in the worker only
-    assert not foreign or part.stem == "runtimes"
-    assert not set(imported) & newer
-
-
-@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.stem)
-def test_uses_no_later_additions_to_the_library(part: Path) -> None:
-    later = {"capture_output", "text", "removeprefix", "removesuffix", "missing_ok", "is_relative_to", "readlink"}
-    calls = [node for node in ast.walk(ast.parse(part.read_text())) if isinstance(node, ast.Call)]
-    keywords = {keyword.arg for call in calls for keyword in call.keywords}
-    methods = {call.func.attr for call in calls if isinstance(call.func, ast.Attribute)}
-    assert not (keywords | methods) & later
-    assert "subprocess.run" not in part.read_text()
-    annotations = [node.annotation for node in ast.walk(ast.parse(part.read_text())) if isinstance(node, ast.arg)]
-    evaluated = [ast.unparse(note) for note in annotations if isinstance(note, (ast.Subscript, ast.BinOp))]
-    assert evaluated == []  # dict[str, Any] is a string there: before Python 3.9 it cannot be evaluated
-
-
-def test_is_one_small_file_and_always_the_same() -> None:
-    assert len(agent_bytes()) < 60_000
-    agent_bytes.cache_clear()
-    before = agent_sha256()
-    agent_bytes.cache_clear()
-    assert agent_sha256() == before
 
 
 # --- hello and requests
@@ -476,76 +425,6 @@ def test_lock_is_no_way_to_write_elsewhere(start: Any, tmp_path: Path, lock: Pat
 # --- reading the device
 
 
-def fake_system(root: Path, files: dict[str, str]) -> Path:
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-    return root
-
-
-def test_conditions_of_a_board(tmp_path: Path) -> None:
-    root = fake_system(
-        tmp_path,
-        {
-            "proc/loadavg": "0.25 0.50 1.00 1/100 4242\n",
-            "proc/meminfo": "MemTotal: 948000 kB\nMemAvailable: 512000 kB\nSwapTotal: 100 kB\nSwapFree: 40 kB\n",
-            "sys/class/thermal/thermal_zone0/temp": "61837\n",
-            "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
-            "sys/class/thermal/cooling_device0/type": "cpufreq-cpu0\n",
-            "sys/class/thermal/cooling_device0/cur_state": "2\n",
-            "sys/class/thermal/cooling_device1/type": "fan\n",
-            "sys/class/thermal/cooling_device1/cur_state": "3\n",
-            "sys/devices/system/cpu/cpufreq/policy0/scaling_governor": "ondemand\n",
-            "sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq": "600000\n",
-        },
-    )
-    seen = conditions(root)
-    assert seen["load"] == [0.25, 0.5, 1.0]
-    assert seen["memory_available_bytes"] == 512000 * 1024
-    assert seen["swap_used_bytes"] == 60 * 1024
-    assert seen["temperature_c"] == {"sys/class/thermal/thermal_zone0/temp:cpu-thermal": 61.837}
-    assert seen["governor"] == ["ondemand"]
-    assert seen["frequency_khz"] == {"sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq": 600000}
-    assert seen["cooling"] == {"cpufreq-cpu0/cooling_device0": 2}
-
-
-def test_machine_of_a_board(tmp_path: Path) -> None:
-    root = fake_system(
-        tmp_path,
-        {
-            "proc/device-tree/model": "Raspberry Pi 4 Model B Rev 1.4\0",
-            "proc/cpuinfo": "processor\t: 0\nCPU part\t: 0xd08\n",
-            "proc/meminfo": "MemTotal:  3884360 kB\n",
-            "proc/sys/kernel/random/boot_id": "0f1e\n",
-        },
-    )
-    seen = machine(root)
-    assert (seen["board"], seen["cpu"]) == ("Raspberry Pi 4 Model B Rev 1.4", "0xd08")
-    assert (seen["memory_bytes"], seen["boot_id"]) == (3884360 * 1024, "0f1e")
-
-
-def test_bare_system_has_no_conditions(tmp_path: Path) -> None:
-    seen = conditions(tmp_path)
-    assert (seen["load"], seen["temperature_c"], seen["memory_available_bytes"]) == ([], {}, None)
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "cooling", "reason"),
-    [
-        (None, None, {}, ""),
-        (0, 0, {}, ""),
-        (0x50000, 0x50000, {}, ""),  # only in the past
-        (0, 0x50005, {}, "the firmware reports under-voltage, throttled (get_throttled=0x50005)"),
-        (0, 0x80000, {}, "the firmware reports soft temperature limit (get_throttled=0x80000)"),
-        (None, None, {"cpufreq-cpu0/cooling_device0": 0}, ""),
-        (None, None, {"cpufreq-cpu0/x": 3}, "the kernel slows the processor to cool it (cpufreq-cpu0/x)"),
-    ],
-)
-def test_throttling(before: int | None, after: int | None, cooling: dict[str, int], reason: str) -> None:
-    assert throttle_reason({"throttled": before}, {"throttled": after}, cooling) == reason
-
-
 def test_throttled_measurement_has_no_figures(
     start: Any, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -561,11 +440,3 @@ def test_throttled_measurement_has_no_figures(
     assert result["outcome"] == "THROTTLED"
     assert result["conditions"]["after"]["throttled"] == 0x50005
     assert "latency" not in result
-
-
-def test_median_settles_by_its_interval() -> None:
-    narrow = array("q", range(10_000, 10_100))
-    # ranks int((100 - 19.6) / 2) = 40 and 61 about the median of rank 51: 10 of 10050 away
-    assert median_settled(narrow, 0.00111)
-    assert not median_settled(narrow, 0.00109)
-    assert not median_settled(array("q", [5, 5, 5]), 1.0)  # three runs have no interval

@@ -13,6 +13,7 @@ import pytest
 from edgeprune.agent.device.agent import Agent
 from edgeprune.agent.device.conditions import Signs, conditions, hottest, throttle_reason, wait_until_cool
 from edgeprune.agent.device.frames import OutcomeError
+from edgeprune.agent.device.system import machine
 
 CPUFREQ = "sys/devices/system/cpu/cpufreq/policy0/"
 
@@ -187,3 +188,65 @@ def test_other_outcomes_are_not_tried_again(board: Path) -> None:
     with pytest.raises(OutcomeError, match="too large"):
         agent.when_cool(attempt, {"id": 1, "policy": {"throttle_retries": 5}})
     assert len(attempts) == 1
+
+
+def test_conditions_of_a_board(tmp_path: Path) -> None:
+    root = put(
+        tmp_path,
+        {
+            "proc/loadavg": "0.25 0.50 1.00 1/100 4242",
+            "proc/meminfo": "MemTotal: 948000 kB\nMemAvailable: 512000 kB\nSwapTotal: 100 kB\nSwapFree: 40 kB",
+            "sys/class/thermal/thermal_zone0/temp": "61837",
+            "sys/class/thermal/thermal_zone0/type": "cpu-thermal",
+            "sys/class/thermal/cooling_device0/type": "cpufreq-cpu0",
+            "sys/class/thermal/cooling_device0/cur_state": "2",
+            "sys/class/thermal/cooling_device1/type": "fan",
+            "sys/class/thermal/cooling_device1/cur_state": "3",
+            "sys/devices/system/cpu/cpufreq/policy0/scaling_governor": "ondemand",
+            "sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq": "600000",
+        },
+    )
+    seen = conditions(root)
+    assert seen["load"] == [0.25, 0.5, 1.0]
+    assert seen["memory_available_bytes"] == 512000 * 1024
+    assert seen["swap_used_bytes"] == 60 * 1024
+    assert seen["temperature_c"] == {"sys/class/thermal/thermal_zone0/temp:cpu-thermal": 61.837}
+    assert seen["governor"] == ["ondemand"]
+    assert seen["frequency_khz"] == {"sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq": 600000}
+    assert seen["cooling"] == {"cpufreq-cpu0/cooling_device0": 2}
+
+
+def test_machine_of_a_board(tmp_path: Path) -> None:
+    root = put(
+        tmp_path,
+        {
+            "proc/device-tree/model": "Raspberry Pi 4 Model B Rev 1.4\0",
+            "proc/cpuinfo": "processor\t: 0\nCPU part\t: 0xd08",
+            "proc/meminfo": "MemTotal:  3884360 kB",
+            "proc/sys/kernel/random/boot_id": "0f1e",
+        },
+    )
+    seen = machine(root)
+    assert (seen["board"], seen["cpu"]) == ("Raspberry Pi 4 Model B Rev 1.4", "0xd08")
+    assert (seen["memory_bytes"], seen["boot_id"]) == (3884360 * 1024, "0f1e")
+
+
+def test_bare_system_has_no_conditions(tmp_path: Path) -> None:
+    seen = conditions(tmp_path)
+    assert (seen["load"], seen["temperature_c"], seen["memory_available_bytes"]) == ([], {}, None)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "cooling", "reason"),
+    [
+        (None, None, {}, ""),
+        (0, 0, {}, ""),
+        (0x50000, 0x50000, {}, ""),  # only in the past
+        (0, 0x50005, {}, "the firmware reports under-voltage, throttled (get_throttled=0x50005)"),
+        (0, 0x80000, {}, "the firmware reports soft temperature limit (get_throttled=0x80000)"),
+        (None, None, {"cpufreq-cpu0/cooling_device0": 0}, ""),
+        (None, None, {"cpufreq-cpu0/x": 3}, "the kernel slows the processor to cool it (cpufreq-cpu0/x)"),
+    ],
+)
+def test_throttling(before: int | None, after: int | None, cooling: dict[str, int], reason: str) -> None:
+    assert throttle_reason({"throttled": before}, {"throttled": after}, cooling) == reason
