@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -69,12 +70,26 @@ def planned_space(
 
 
 def thinned(group: GroupSpace) -> GroupSpace:
-    """The group with no more widths than a solver is quick with, evenly spread, the least and the dense one kept."""
+    """The group with no more widths than a solver is quick with, the least and the dense one kept.
+
+    They are evenly spread, but for the most aligned width near each place: knees of kernels lie at multiples of powers
+    of two, and what is in the search is timed, so that none is taken for granted.
+    """
     if len(group.widths) <= _MOST_WIDTHS:
         return group
     last = len(group.widths) - 1
-    places = sorted({round(i * last / (_MOST_WIDTHS - 1)) for i in range(_MOST_WIDTHS)})
-    return replace(group, widths=tuple(group.widths[place] for place in places))
+    kept = {0, last}
+    for index in range(1, _MOST_WIDTHS - 1):
+        middle = index * last / (_MOST_WIDTHS - 1)
+        half = last / (_MOST_WIDTHS - 1) / 2
+        near = range(math.ceil(middle - half), math.ceil(middle + half))
+        kept.add(max(near, key=lambda place: (_alignment(group.widths[place]), -abs(place - middle))))
+    return replace(group, widths=tuple(group.widths[place] for place in sorted(kept)))
+
+
+def _alignment(width: int) -> int:
+    """The largest power of two that divides it."""
+    return width & -width
 
 
 def device_timer(session: Session, progress: Progress = SILENT) -> Timer:
