@@ -20,7 +20,7 @@ if __name__ == "__main__":
             "resnet20.py:Cifar10",
             description=__doc__,
             project=_PROJECT,
-            epochs=6,
+            epochs=16,
             latency="50% of dense",
             max_drop="3pp",
             strategy="milp",
