@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.errors import ParityError
+from edgeprune.export.layout import fixed_batch
 from edgeprune.records.artifact import Artifact
 
 __all__ = ["OnnxRunner"]
@@ -35,11 +36,25 @@ class OnnxRunner:
     def __call__(self, feeds: Mapping[str, NDArray[Any]], what: str = "") -> list[NDArray[Any]]:
         """See `Runner.__call__`."""
         try:
-            return [np.asarray(output) for output in self._session.run(None, dict(feeds))]
+            found = [self._session.run(None, part) for part in self._parts(feeds)]
         except Exception as error:
             case = f" ({what})" if what else ""
             name = self._artifact.path.name
             raise ParityError(f"ONNX Runtime cannot run {name}{case}: {error}", hint=_HINT) from error
+        if len(found) == 1:
+            return [np.asarray(output) for output in found[0]]
+        return [np.concatenate(column) for column in zip(*found, strict=True)]
+
+    def _parts(self, feeds: Mapping[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:
+        """The rows, as many at a time as the file has where it fixes them."""
+        size = fixed_batch(self._artifact)
+        rows = max((len(array) for array in feeds.values() if array.ndim), default=1)
+        if size is None or rows <= size or rows % size:
+            return [dict(feeds)]
+        return [
+            {name: x[start : start + size] if x.ndim and len(x) == rows else x for name, x in feeds.items()}
+            for start in range(0, rows, size)
+        ]
 
     def close(self) -> None:
         """Nothing is held."""

@@ -18,8 +18,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgeprune import registry
 from edgeprune.errors import StorageError
 from edgeprune.export.base import Exporter
+from edgeprune.export.runtime_module import RuntimeModule
 from edgeprune.records.artifact import Artifact
 from edgeprune.testing.importances import SmallNetwork
 
@@ -68,6 +70,17 @@ class ExporterContract:
         artifact = self._export(tmp_path, batch_dynamic=False)
         assert artifact.inputs[0].shape == (1, 2, 5, 5)
         assert artifact.outputs[0].shape == (1, 3)
+
+    def test_more_rows_than_the_fixed_batch_are_run_one_by_one(self, tmp_path: Path) -> None:
+        artifact = self._export(tmp_path, batch_dynamic=False)
+        if artifact.format not in registry.names("runners"):
+            return  # nothing here runs it
+        module = self._module()
+        rows = torch.linspace(-1, 1, 150).reshape(3, 2, 5, 5)
+        with torch.no_grad():
+            wanted = module(rows)
+            found = RuntimeModule(artifact, module, self._inputs())(rows)
+        torch.testing.assert_close(found, wanted, rtol=1e-2, atol=1e-3)  # some formats hold weights in 16 bits
 
     def test_same_module_same_bytes(self, tmp_path: Path) -> None:
         assert self._export(tmp_path, "one").sha256 == self._export(tmp_path, "two").sha256
