@@ -23,10 +23,10 @@ from edgeprune.records.recovery import FineTuneSettings
 from edgeprune.search.journal import read_trials
 from edgeprune.targets.parse import open_target
 
-__all__ = ["Cell", "budget", "open_session", "ours", "row"]
+__all__ = ["WAIT_S", "Cell", "budget", "open_session", "ours", "row"]
 
 _WORKERS = 4  # processes in which the dense and the pruned file run in turn, at the end
-_WAIT_S = 600.0  # for another measurement on this machine to end
+WAIT_S = 600.0  # for another measurement on this machine to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def budget(cell: Cell) -> Budget:
 
 def open_session(progress: Progress) -> Session:
     """This machine, as `edgeprune run` measures on it."""
-    return Session(open_target("local"), load_profile("host"), progress=progress, wait_s=_WAIT_S)
+    return Session(open_target("local"), load_profile("host"), progress=progress, wait_s=WAIT_S)
 
 
 def row(
