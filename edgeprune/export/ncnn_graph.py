@@ -1,8 +1,8 @@
 """A program as ncnn can express it: its tensors have at most four dimensions, one of which is no batch.
 
-Three things that networks often do have another form in which ncnn has them: every other row and column of a picture
+Some things that networks often do have another form in which ncnn has them: every other row and column of a picture
 (ncnn's Crop has no steps) is a max-pooling of one pixel; queries, keys and values cut out of one tensor of five
-dimensions are cut out of its last one before it gets five.
+dimensions are cut out of its last one before it gets five; a mean over one dimension is one over two.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def for_ncnn(program: ExportedProgram, inputs: tuple[Tensor, ...]) -> ExportedPr
             dimension = node.args[1] if len(node.args) > 1 else 0
             for part in list(node.users):
                 _without_fifth(graph, part, node.args[0], dimension, part.args[1])
+        elif node.target in (torch.ops.aten.mean.dim, torch.ops.aten.sum.dim_IntList):
+            _over_two(graph, node)
     graph.eliminate_dead_code()
     graph_module.recompile()
     return torch.export.export(graph_module, inputs, strict=False)
@@ -89,6 +91,24 @@ def _without_fifth(graph: Graph, node: Node, given: Node, dimension: int, index:
         if order != sorted(order):
             part = graph.call_function(aten.permute.default, (part, order))
     _replace(graph, node, part)
+
+
+def _over_two(graph: Graph, node: Node) -> None:
+    """A reduction over one dimension, as one over that and a new one of size one: pnnx forgets which a lone one was."""
+    import torch
+
+    source, axes, *_ = node.args
+    shape = list(source.meta["val"].shape)
+    if len(shape) >= _MOST_DIMENSIONS or axes is None or len(axes) != 1 or axes[0] % len(shape) == 0:
+        return
+    axis = axes[0] % len(shape)
+    reshape = torch.ops.aten.reshape.default
+    with graph.inserting_before(node):
+        wider = graph.call_function(reshape, (source, [*shape[: axis + 1], 1, *shape[axis + 1 :]]))
+        found = graph.call_function(node.target, (wider, [axis, axis + 1]), node.kwargs)
+        if node.meta["val"].ndim == len(shape):  # it was to stay, of size one
+            found = graph.call_function(reshape, (found, list(node.meta["val"].shape)))
+    _replace(graph, node, found)
 
 
 def _replace(graph: Graph, node: Node, new: Node) -> None:

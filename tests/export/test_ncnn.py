@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import edgeprune as ep
 from edgeprune import registry
 from edgeprune.errors import ParityError, UsageError
 from edgeprune.export import manifest, parity
@@ -43,6 +44,28 @@ def test_pruned_networks_are_what_ncnn_computes(tmp_path: Path, name: str) -> No
             ("model.param", zipfile.ZIP_STORED),
             ("model.bin", zipfile.ZIP_STORED),
         ]
+
+
+class Reduced(nn.Module):
+    """A sequence of tokens, reduced over one dimension."""
+
+    def __init__(self, kind: str, axis: int, keep: bool) -> None:
+        super().__init__()
+        self.kind, self.axis, self.keep = kind, axis, keep
+        self.tokens = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        reduced: Tensor = getattr(self.tokens(x), self.kind)(self.axis, keepdim=self.keep)
+        return reduced * 2
+
+
+@pytest.mark.parametrize("kind", ["mean", "sum"])
+@pytest.mark.parametrize("axis", [1, -1])
+@pytest.mark.parametrize("keep", [False, True])
+def test_one_dimension_is_reduced(tmp_path: Path, kind: str, axis: int, keep: bool) -> None:
+    model = ep.capture(Reduced(kind, axis, keep).eval(), (torch.randn(1, 5, 6),))
+    artifact = export(model, tmp_path / "net.ncnn", format="ncnn")  # compares it with the network
+    assert artifact.provenance["parity_error"] <= 1e-5
 
 
 def test_weights_in_16_bits_take_half_the_size(tmp_path: Path) -> None:
