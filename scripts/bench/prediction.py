@@ -39,7 +39,7 @@ from edgeprune.progress import Progress
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.budget import Budget
 from edgeprune.records.candidate import Candidate
-from edgeprune.records.figures import Figure, figures_of
+from edgeprune.records.figures import figures_of
 from edgeprune.search.base import BlockSpace, SearchSpace
 from edgeprune.search.calibration import calibrated
 from edgeprune.search.costs import MetricModel
@@ -80,9 +80,7 @@ def _network(task: Any, options: argparse.Namespace, progress: Progress) -> dict
         path = Path(folder) / "model.onnx"
         artifact = export(captured, path.with_name("dense.onnx"))
         dense = figures_of(session.measure(artifact), artifact, None)
-        against = artifact if options.in_turn else None
-        if against is not None:
-            dense = {**dense, "latency.p50": Figure(1.0)}
+        against = (artifact, dense["latency.p50"].value or 0.0) if options.in_turn else None
         before = cost_model(captured, space, _BUDGET, dense, device_timer(session, progress)).metrics
         timed_s = time.monotonic() - started
         seen = [(candidate, _measured(captured, candidate, path, session, against)) for candidate in learned]
@@ -126,14 +124,14 @@ def _space(captured: Captured) -> SearchSpace:
 
 
 def _measured(
-    captured: Captured, candidate: Candidate, path: Path, session: Session, against: Artifact | None
+    captured: Captured, candidate: Candidate, path: Path, session: Session, against: tuple[Artifact, float] | None
 ) -> dict[str, float]:
-    """The figures; against the dense network latency alone, as milliseconds of a machine on which that takes one."""
+    """The figures; against the dense network (and its median in ms) latency alone: their ratio times that, as in a run."""
     model = captured if candidate.is_dense else captured.prune(candidate)
     artifact = export(model, path)
     if against is not None:
-        ratio = session.compare(artifact, against, workers=3).ratio
-        return {} if ratio is None else {"latency.p50": ratio}
+        ratio = session.compare(artifact, against[0], workers=3).ratio
+        return {} if ratio is None else {"latency.p50": ratio * against[1]}
     figures = figures_of(session.measure(artifact), artifact, None)
     return {name: figure.value for name, figure in figures.items() if figure.value is not None}
 
