@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from edgeprune.graph.shapes import OperatorShape
     from edgeprune.graph.sizes import Size
 
-__all__ = ["Layer", "latency_terms", "layers", "table_of", "wanted"]
+__all__ = ["MISALIGNED", "Layer", "latency_terms", "layers", "table_of", "wanted"]
 
 _MOST_SUMS = 40  # values of a width that several groups add up to
 _MOST_PER_AXIS = 8  # widths of a group at which an operator of two groups is timed; between them it is interpolated
 _MS_PER_NS = 1e-6
 _MS_PER_ELEMENT = 2e-7  # of what is no contraction, to start with: about a cache's bandwidth
 _MS_PER_CALL = 1e-3  # of a kernel's call, to start with
+MISALIGNED = "misaligned"  # what the kinds of `_misaligned` begin with
 _ALIGNMENTS = (4, 8, 16, 32)  # of channels; a runtime may convert layouts where a width is no multiple
 _CONTRACTIONS = frozenset(
     {"conv", "depthwise", "grouped", "conv_transpose", "linear", "matmul", "attention"}
@@ -222,7 +223,7 @@ def _misaligned(shape: OperatorShape, axes: _Axes) -> Iterator[Term]:
         odd = [width % alignment != 0 for width in total.widths]
         if any(odd):
             table = np.where(odd, dense * np.asarray(total.widths, dtype=np.float64), 0.0) * _MS_PER_ELEMENT
-            name, kind = f"{shape.node}:{alignment}", f"misaligned{alignment}"
+            name, kind = f"{shape.node}:{alignment}", f"{MISALIGNED}{alignment}"
             yield Term(name, kind, (total.name,), (total.widths,), table, shape.blocks)
 
 

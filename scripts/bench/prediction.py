@@ -126,7 +126,7 @@ def _space(captured: Captured) -> SearchSpace:
 def _measured(
     captured: Captured, candidate: Candidate, path: Path, session: Session, against: tuple[Artifact, float] | None
 ) -> dict[str, float]:
-    """The figures; against the dense network, with its median in ms, latency alone: the ratio times that, as in a run."""
+    """The figures; against the dense network and its median in ms, latency alone: the ratio times that, as in a run."""
     model = captured if candidate.is_dense else captured.prune(candidate)
     artifact = export(model, path)
     if against is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from edgeprune.records.candidate import Candidate
 from edgeprune.records.figures import Figure
 from edgeprune.records.operators import OperatorSignature, OperatorTiming
 from edgeprune.search.base import BlockSpace, SearchSpace
+from edgeprune.search.calibration import calibrated
 from edgeprune.search.costs import MetricModel
 from edgeprune.search.sampling import random_candidates
 
@@ -160,6 +162,24 @@ def test_every_limited_figure_has_a_model_that_is_right_for_the_dense_network(
     )
     only_size = cost_model(captured, space, Budget.parse({"size": "1MB"}), figures, _never)
     assert set(only_size.metrics) == {"size"}
+
+
+def test_conversions_of_layouts_cost_nothing_until_whole_models_show_them(
+    captured: Captured, space: SearchSpace
+) -> None:
+    budget = Budget.parse({"latency": {"p50": "1ms"}})
+    found = cost_model(captured, space, budget, {"latency.p50": Figure(0.8)}, _timer).metrics["latency.p50"]
+    misaligned = {kind for kind in found.weights if kind.startswith(cost_terms.MISALIGNED)}
+    assert misaligned == {"misaligned16", "misaligned32"}  # widths here are multiples of 8
+    factors = {weight for kind, weight in found.weights.items() if kind not in misaligned}
+    assert len(factors) == 1
+    assert {found.weights[kind] for kind in misaligned} == {0.0}
+    (factor,) = factors
+    truth = replace(found, weights={**found.weights, "misaligned16": 40 * factor})
+    *seen, last = random_candidates(space, 21, seed=3)
+    assert any(abs(truth.predict(one) / found.predict(one) - 1) > 0.1 for one in seen)
+    learned = calibrated(found, [(one, truth.predict(one)) for one in seen], 0.8)
+    assert learned.predict(last) == pytest.approx(truth.predict(last), rel=0.02)
 
 
 def _never(signatures: Sequence[OperatorSignature]) -> dict[str, OperatorTiming]:
