@@ -4,8 +4,9 @@
     scripts/bench/cost_table.py                            # this machine
     scripts/bench/cost_table.py --target ssh://pi@board
 
-`cold` begins with an empty cache, `warm` is the next run on the same device: it times what is new. `operators` are
-those that were timed, `seconds` the whole, from the exported network to the model of its latency.
+`cold` begins with an empty cache, `warm` is the next run on the same device: it times again what was not stable, which
+is more on a busy machine. `operators` are those that the model needs, `seconds` the whole, from the captured network to
+the model of its latency.
 """
 
 from __future__ import annotations
