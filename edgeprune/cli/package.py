@@ -53,7 +53,7 @@ def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> N
 )
 @click.option("--name", help="Of the package, and of its only model; by default what the task is called.")
 @click.option("--model-version", default="1.0.0", show_default=True, metavar="X.Y.Z", help="Yours, of the package.")
-@click.option("--prefix", default="", help="What all C names begin with: acme_.")
+@click.option("--prefix", default="", help="What all C names of models begin with: acme_.")
 @click.option("--align", type=int, default=16, show_default=True, metavar="BYTES", help="Of the arrays.")
 @click.option("--section", metavar="NAME", help="Of the linker, for the arrays: .models.")
 @click.option(
@@ -103,7 +103,8 @@ def package_command(
 
     RUN is the folder of a run, or its edgeprune.lock. Unless --locked, a project stands for its latest run, and a file
     that was exported can be packaged with what its manifest says. Only the lock and the file that it names are read;
-    the file is checked by its sha256. The same run gives the same bytes, wherever and whenever.
+    the file is checked by its sha256. The same run gives the same bytes, wherever and whenever; with
+    --compressed by the same liblzma.
     """
     from edgeprune.pipeline.package import Depfile, Options, package
 
@@ -157,7 +158,7 @@ def _data(packaged: Packaged) -> dict[str, Any]:
         "version": contents.version,
         "models": [
             {"identifier": model.identifier, "sha256": model.artifact.sha256, "size_bytes": len(model.data)}
-            | ({} if model.sparse is None else {"stored_bytes": len(model.sparse)})
+            | {"stored_bytes": None if model.sparse is None else len(model.sparse)}
             for model in contents.models
         ],
         "files": {path: hashlib.sha256(file.data).hexdigest() for path, file in packaged.files.items()},

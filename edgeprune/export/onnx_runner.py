@@ -37,22 +37,25 @@ class OnnxRunner:
         """See `Runner.__call__`."""
         try:
             found = [self._session.run(None, part) for part in self._parts(feeds)]
+            columns = list(zip(*found, strict=True))
+            return [np.asarray(column[0]) if len(column) == 1 else np.concatenate(column) for column in columns]
         except Exception as error:
             case = f" ({what})" if what else ""
             name = self._artifact.path.name
             raise ParityError(f"ONNX Runtime cannot run {name}{case}: {error}", hint=_HINT) from error
-        if len(found) == 1:
-            return [np.asarray(output) for output in found[0]]
-        return [np.concatenate(column) for column in zip(*found, strict=True)]
 
     def _parts(self, feeds: Mapping[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:
         """The rows, as many at a time as the file has where it fixes them."""
         size = fixed_batch(self._artifact)
-        rows = max((len(array) for array in feeds.values() if array.ndim), default=1)
+        batched = {spec.name for spec in self._artifact.inputs if spec.shape[:1] == (size,)}
+        rows = max((len(array) for name, array in feeds.items() if name in batched), default=1)
         if size is None or rows <= size or rows % size:
             return [dict(feeds)]
         return [
-            {name: x[start : start + size] if x.ndim and len(x) == rows else x for name, x in feeds.items()}
+            {
+                name: array[start : start + size] if name in batched and len(array) == rows else array
+                for name, array in feeds.items()
+            }
             for start in range(0, rows, size)
         ]
 

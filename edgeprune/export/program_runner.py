@@ -57,16 +57,16 @@ class ProgramRunner:
             try:
                 call(self._installation, program, folder, do=operation, **self.request(), **request)
             except ProgramError as error:
-                raise self._failed(operation, what, error.message) from error
+                raise self._failed(operation, what, error.message, error.hint) from error
 
     def close(self) -> None:
         """The program ends by itself; other models may be waiting for it."""
 
-    def _failed(self, operation: str, what: str, why: str) -> ParityError:
+    def _failed(self, operation: str, what: str, why: str, hint: str | None = None) -> ParityError:
         case = f" ({what})" if what else ""
         return ParityError(
             f"{self.runtime} cannot {operation} {self._artifact.path.name}{case}: {why}",
-            hint="the runtime cannot use this file; please report the model with this message",
+            hint=hint or "the runtime cannot use this file; please report the model with this message",
         )
 
 

@@ -90,8 +90,8 @@ def _how(contents: Contents) -> str:
 Compile `src/*.c` with your program, with `include/` on the include path: that is all. The model is then
 `{first.array}`, {first.artifact.size_bytes} bytes, which stay in read-only memory:"""
     return f"""\
-Compile `src/*.c` with your program, with `include/` on the include path, and link with liblzma. The model is stored
-without its zeros: `{first.array}`, {len(first.sparse)} bytes in read-only memory, becomes {first.artifact.size_bytes}
+Compile `src/*.c` with your program, with `include/` on the include path, and link with liblzma (of several packages
+like this one, compile `edgeprune_sparse.c` once). The model is stored without its zeros: `{first.array}`, {len(first.sparse)} bytes in read-only memory, becomes {first.artifact.size_bytes}
 bytes of working memory when it is loaded:"""
 
 

@@ -7,7 +7,7 @@
 Where models are stored without their zeros it is digits_sparse and digits_sparse_size, and beside them are
 include/edgeprune_sparse.h and src/edgeprune_sparse.c, which load them with liblzma.
 
-C90 to C23 and C++, without a warning; nothing but the two symbols is visible to the linker.
+C90 to C23 and C++, without a warning; nothing but the two symbols, and the loader's two, is visible to the linker.
 """
 
 from __future__ import annotations
@@ -43,8 +43,11 @@ def c_files(contents: Contents, *, include: str = "include", source: str = "src"
     """
     found: dict[str, File] = {}
     macros: set[str] = set()
+    taken = {_LOADER, _LOADER.removesuffix("_sparse")} if contents.sparse else set()
     for model in contents.models:
         name, metadata = model.identifier, metadata_header(model, contents)
+        if name in taken:
+            raise UsageError(f"{name} is what the loader of compressed models is called", hint="name it otherwise")
         made = {
             _path(include, f"{name}.h"): text(_header(model)),
             _path(include, f"{name}_metadata.h"): text(metadata),
@@ -78,7 +81,7 @@ def usage(model: Model) -> str:
 
 unsigned char *model = malloc({model.macro}_SIZE);
 if (edgeprune_sparse_load({model.array}, {model.array_size}, model, {model.macro}_SIZE) == EDGEPRUNE_SPARSE_OK)
-  load_model(model, {model.macro}_SIZE); /* whatever the runtime calls it */
+  load_model(model, {model.macro}_SIZE); /* whatever the runtime calls it; free(model) in the end */
 ```"""
 
 

@@ -67,12 +67,13 @@ endif()"""
 
 def _lists(contents: Contents) -> str:
     name = contents.name
+    find = "find_package(LibLZMA REQUIRED)\n" if contents.sparse else ""
     return f"""\
 # For add_subdirectory() and FetchContent; for find_package() this file is not needed.
 cmake_minimum_required(VERSION 3.20)
 project({name} VERSION {contents.version} LANGUAGES C)
 
-include("${{CMAKE_CURRENT_LIST_DIR}}/{name}-config.cmake")
+{find}include("${{CMAKE_CURRENT_LIST_DIR}}/{name}-config.cmake")
 
 install(DIRECTORY include src cmake DESTINATION share/{name})
 install(FILES {name}-config.cmake {name}-config-version.cmake DESTINATION share/{name})"""

@@ -37,6 +37,7 @@ def _model(model: Model) -> dict[str, Any]:
         "quantised": quantised(lock),
         "sha256": artifact.sha256,
         "size_bytes": artifact.size_bytes,
+        "stored_bytes": None if model.sparse is None else len(model.sparse),
         "inputs": [spec.to_json() for spec in artifact.inputs],
         "outputs": [spec.to_json() for spec in artifact.outputs],
         "memory": {
@@ -66,6 +67,7 @@ def manifest_schema() -> dict[str, Any]:
         quantised={**_or_null("string"), "description": "how; null where it computes in floating point"},
         sha256=_SHA256,
         size_bytes=_COUNT,
+        stored_bytes={**_or_null("integer"), "description": "as a .sparse file; null where it is stored as it is"},
         inputs={"type": "array", "items": _TENSOR},
         outputs={"type": "array", "items": _TENSOR},
         memory={"type": "object", "additionalProperties": _object(bytes=_COUNT, kind=_KIND, source={"type": "string"})},

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune import registry
-from edgeprune.errors import UsageError
+from edgeprune.errors import ParityError, UsageError
+from edgeprune.export import manifest
 from edgeprune.export.onnx import OnnxExporter, clean
+from edgeprune.export.onnx_runner import OnnxRunner
 from edgeprune.graph.capture import capture
 from edgeprune.records.artifact import TensorSpec
 from edgeprune.testing.exporters import ExporterContract
@@ -134,3 +136,31 @@ def test_weights_beyond_one_file_are_refused(tmp_path: Path) -> None:
         module.weight = nn.Parameter(torch.empty(2**29 + 1, 1, device="meta"))
     with pytest.raises(UsageError, match=r"2\.1 GB, one ONNX file holds at most"):
         OnnxExporter().export(module, (torch.zeros(1, 1),), tmp_path / "net.onnx")
+
+
+def fixed_file(folder: Path, operator: str, outputs: list[int], **attributes: int) -> OnnxRunner:
+    """One operator on a row of four and a table of ten."""
+    tensor = onnx.helper.make_tensor_value_info
+    node = onnx.helper.make_node(operator, ["x", "t"] if operator == "Gemm" else ["x"], ["y"], **attributes)
+    inputs = [tensor("x", onnx.TensorProto.FLOAT, [1, 4])]
+    if operator == "Gemm":
+        inputs.append(tensor("t", onnx.TensorProto.FLOAT, [10, 4]))
+    graph = onnx.helper.make_graph([node], "g", inputs, [tensor("y", onnx.TensorProto.FLOAT, outputs)])
+    path = folder / f"{operator}.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), path)
+    return OnnxRunner(manifest.describe(path))
+
+
+def test_what_has_no_batch_is_not_taken_apart(tmp_path: Path) -> None:
+    run = fixed_file(tmp_path, "Gemm", [1, 10], transB=1)
+    rows, table = np.random.default_rng(0).normal(size=(2, 12, 4)).astype(np.float32)
+    rows, table = rows[:3], table[:10]
+    np.testing.assert_allclose(run({"x": rows, "t": table})[0], rows @ table.T, rtol=1e-5)
+    np.testing.assert_allclose(run({"x": rows[:1], "t": table})[0], rows[:1] @ table.T, rtol=1e-5)
+
+
+def test_an_output_without_rows_is_refused_for_several(tmp_path: Path) -> None:
+    run = fixed_file(tmp_path, "ReduceMean", [], keepdims=0)
+    assert run({"x": np.full((1, 4), 2, np.float32)})[0] == 2
+    with pytest.raises(ParityError, match=r"cannot run ReduceMean\.onnx \(a test\)"):
+        run({"x": np.zeros((3, 4), np.float32)}, "a test")

@@ -109,7 +109,9 @@ def test_a_file_that_the_runtime_cannot_load(files: dict[str, Artifact], tmp_pat
     broken = tmp_path / "broken.tflite"
     broken.write_bytes(files["nchw"].path.read_bytes()[:3000])
     with pytest.raises(ParityError, match=r"ai-edge-litert .* cannot load broken\.tflite"):
-        TfliteRunner(replace(files["nchw"], path=broken))
+        TfliteRunner(replace(files["nchw"], path=broken, sha256=hashlib.sha256(broken.read_bytes()).hexdigest()))
+    with pytest.raises(ParityError, match=r"cannot load broken\.tflite: ValueError: the file is not the one"):
+        TfliteRunner(replace(files["nchw"], path=broken, sha256="0" * 64))
 
 
 def test_inputs_that_do_not_fit_are_told_with_their_case(files: dict[str, Artifact]) -> None:

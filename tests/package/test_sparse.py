@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import subprocess
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,8 @@ import pytest
 
 from edgeprune import registry
 from edgeprune.cli.main import run_cli
-from edgeprune.export import manifest
+from edgeprune.errors import UsageError
+from edgeprune.export import manifest, sparse_loader
 from edgeprune.export.sparse_file import packed
 from edgeprune.package import c_source
 from edgeprune.package.base import Model
@@ -24,7 +27,7 @@ from tests.package.building import STRICT, call, contents, follow_readme, model,
 from tests.package.test_c_source import COMPILERS
 
 LOADER = Path(c_source.__file__).parent / "sources"
-FORMAT, ROOM, DAMAGED = 1, 2, 4
+FORMAT, ROOM, MEMORY, DAMAGED = 1, 2, 3, 4
 
 # Loads the file that is its standard input and writes the model; ends with the loader's result.
 MAIN = """\
@@ -101,6 +104,35 @@ def test_what_is_no_such_file_is_told_apart_from_a_damaged_one(tmp_path: Path) -
         assert load(program, stored[:12] + size.to_bytes(8, "little") + stored[20:], "99999")[0] == DAMAGED
 
 
+def xz(plain: bytes, check: int = lzma.CHECK_CRC32) -> bytes:
+    return lzma.compress(plain, lzma.FORMAT_XZ, check, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 4096}])
+
+
+def test_a_stream_of_another_maker_is_not_trusted(tmp_path: Path) -> None:
+    program = compiled(tmp_path, "gcc", "-std=c11")
+    header = packed(b"x", [])[:52]
+    plain = sparse_loader.SEGMENT.pack(0, 1) + b"x"
+    assert load(program, header + xz(plain)) == (0, b"x")
+    assert load(program, header + xz(plain, lzma.CHECK_NONE))[0] == DAMAGED
+    stray = sparse_loader.SEGMENT.pack(1, 1) + b"\3" + b"\7\\9"  # two bits for one word
+    assert load(program, header + xz(stray))[0] == DAMAGED
+    more = sparse_loader.SEGMENT.pack(0, 1) + b"xy"
+    assert load(program, header + xz(more))[0] == DAMAGED
+    stream = bytearray(xz(plain))
+    assert (stream[14], stream[16]) == (0x21, 0)  # LZMA2 and its window, in the block's header
+    stream[16] = 40  # 4 GiB
+    size = (stream[12] + 1) * 4
+    stream[12 + size - 4 : 12 + size] = zlib.crc32(stream[12 : 12 + size - 4]).to_bytes(4, "little")
+    assert load(program, header + bytes(stream))[0] == MEMORY
+
+
+@pytest.mark.parametrize("name", ["edgeprune", "edgeprune_sparse"])
+def test_a_model_is_not_called_as_its_loader(name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} is what the loader"):
+        c_source.c_files(contents(sparse_model(name)))
+    assert c_source.c_files(contents(model(name, b"A" * 100)))
+
+
 def sparse_model(identifier: str) -> Model:
     words = np.zeros(40_000, np.float32)
     words[::5] = np.random.default_rng(1).normal(size=8_000)
@@ -132,6 +164,18 @@ def test_a_package_is_built_and_loads_as_its_readme_says(kind: str, tmp_path: Pa
     strict = " ".join(STRICT)
     assert SAID.format(size=len(stored)) in follow_readme(folder, CFLAGS=strict, CXXFLAGS=strict)
     assert not verify_sums(folder).unlisted
+
+
+def test_cmake_adds_it_as_a_folder(tmp_path: Path) -> None:
+    needs(("cmake", "cc"))
+    package("cmake", tmp_path / "models")
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.20)\nproject(firmware LANGUAGES C)\nadd_subdirectory(models)\n"
+        "add_executable(firmware models/example/main.c)\ntarget_link_libraries(firmware PRIVATE digits::digits)\n"
+    )
+    call("cmake", "-S", tmp_path, "-B", tmp_path / "build")
+    call("cmake", "--build", tmp_path / "build")
+    assert call(tmp_path / "build/firmware").count(": loaded\n") == 2
 
 
 def test_the_array_holds_what_is_stored(tmp_path: Path) -> None:

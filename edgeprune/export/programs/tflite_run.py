@@ -6,7 +6,7 @@ from typing import Any
 
 PACKAGES = {"ai-edge-litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
 KEPT = 4  # models that stay loaded: what is compared is asked in turn
-loaded: "dict[tuple[str, str], Any]" = {}  # by path and sha256
+loaded: "dict[tuple[str, str], Any]" = {}  # by sha256 and runtime
 
 
 def load(model: str, sha256: str, runtime: str) -> "dict[str, Any]":
@@ -45,12 +45,16 @@ def run(model: str, sha256: str, runtime: str, inputs: "Sequence[str]", outputs:
 
 def opened(model: str, sha256: str, runtime: str) -> Any:
     """The interpreter of a file, on one thread."""
-    key = model, sha256
+    key = sha256, runtime
     if key not in loaded:
+        import hashlib
         import importlib
 
+        data = Path(model).read_bytes()
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise ValueError("the file is not the one that its manifest tells of")
         module = importlib.import_module(PACKAGES[runtime])
-        interpreter = module.Interpreter(model_content=Path(model).read_bytes(), num_threads=1)
+        interpreter = module.Interpreter(model_content=data, num_threads=1)
         interpreter.allocate_tensors()
         while len(loaded) >= KEPT:
             del loaded[next(iter(loaded))]

@@ -7,6 +7,7 @@
 #define HEADER 52
 #define SEGMENT 9
 #define CHUNK 1024
+#define MOST_MEMORY ((uint64_t)80 << 20) /* a window of 64 MiB, and what liblzma needs beside it */
 
 typedef enum edgeprune_sparse_result Result;
 
@@ -33,7 +34,8 @@ size_t edgeprune_sparse_size(const unsigned char *data, size_t size) {
 
 static Result result_of(lzma_ret code) {
   if (code == LZMA_OK || code == LZMA_STREAM_END) return EDGEPRUNE_SPARSE_OK;
-  return code == LZMA_MEM_ERROR ? EDGEPRUNE_SPARSE_MEMORY : EDGEPRUNE_SPARSE_DAMAGED;
+  if (code == LZMA_MEM_ERROR || code == LZMA_MEMLIMIT_ERROR) return EDGEPRUNE_SPARSE_MEMORY;
+  return EDGEPRUNE_SPARSE_DAMAGED; /* a stream without a check, too */
 }
 
 /* Exactly `count` bytes of the stream. */
@@ -66,7 +68,7 @@ static Result plane(Loader *loader, const unsigned char *bitmap, size_t count, s
     }
     out[index * step] = bytes[next++];
   }
-  return filled == 0 ? EDGEPRUNE_SPARSE_OK : EDGEPRUNE_SPARSE_DAMAGED; /* bits behind the last word */
+  return filled == 0 && next == have ? EDGEPRUNE_SPARSE_OK : EDGEPRUNE_SPARSE_DAMAGED; /* bits behind the last word */
 }
 
 static Result words(Loader *loader, size_t count, size_t word) {
@@ -119,7 +121,8 @@ Result edgeprune_sparse_load(const unsigned char *data, size_t size, unsigned ch
   loader.room = edgeprune_sparse_size(data, size);
   if (loader.room == 0) return EDGEPRUNE_SPARSE_FORMAT;
   if (loader.room > room) return EDGEPRUNE_SPARSE_ROOM;
-  result = result_of(lzma_stream_decoder(&loader.xz, UINT64_MAX, 0));
+  if (model == NULL) return EDGEPRUNE_SPARSE_MEMORY;
+  result = result_of(lzma_stream_decoder(&loader.xz, MOST_MEMORY, LZMA_TELL_NO_CHECK | LZMA_TELL_UNSUPPORTED_CHECK));
   if (result != EDGEPRUNE_SPARSE_OK) return result;
   loader.xz.next_in = data + HEADER;
   loader.xz.avail_in = size - HEADER;

@@ -17,8 +17,8 @@ enum edgeprune_sparse_result {
   EDGEPRUNE_SPARSE_OK = 0,
   EDGEPRUNE_SPARSE_FORMAT = 1,  /* not such a file, or of another version */
   EDGEPRUNE_SPARSE_ROOM = 2,    /* the model is larger than the room for it */
-  EDGEPRUNE_SPARSE_MEMORY = 3,  /* not enough memory to decompress it */
-  EDGEPRUNE_SPARSE_DAMAGED = 4  /* cut off, or not what was stored: the stream's CRC-32 tells */
+  EDGEPRUNE_SPARSE_MEMORY = 3,  /* no memory for the model, or not enough to decompress it */
+  EDGEPRUNE_SPARSE_DAMAGED = 4  /* cut off, or not what was stored: the stream's CRC-32 tells, the SHA-256 is not used */
 };
 
 /* Bytes of the model in `data`, which has `size` bytes; 0 where it is not such a file. */
@@ -26,7 +26,7 @@ size_t edgeprune_sparse_size(const unsigned char *data, size_t size);
 
 /* Writes the model to `model`, which has room for `room` bytes. What is there is of worth after EDGEPRUNE_SPARSE_OK alone.
    While it runs it takes the memory that the stream asks for (the next power of two above what is stored before it is
-   compressed, 64 MiB at most), and a bit for each word of the largest tensor. */
+   compressed, 64 MiB at most, and some tens of kB), and a bit for each word of the largest tensor. */
 enum edgeprune_sparse_result edgeprune_sparse_load(const unsigned char *data, size_t size, unsigned char *model,
                                                    size_t room);
 
