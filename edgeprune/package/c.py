@@ -91,8 +91,9 @@ Compile `src/*.c` with your program, with `include/` on the include path: that i
 `{first.array}`, {first.artifact.size_bytes} bytes, which stay in read-only memory:"""
     return f"""\
 Compile `src/*.c` with your program, with `include/` on the include path, and link with liblzma (of several packages
-like this one, compile `edgeprune_sparse.c` once). The model is stored without its zeros: `{first.array}`, {len(first.sparse)} bytes in read-only memory, becomes {first.artifact.size_bytes}
-bytes of working memory when it is loaded:"""
+like this one, compile `edgeprune_sparse.c` once). The model is stored without its zeros: `{first.array}`,
+{len(first.sparse)} bytes in read-only memory, becomes {first.artifact.size_bytes} bytes of working memory when it is
+loaded:"""
 
 
 def _readme(contents: Contents) -> str:

@@ -17,7 +17,7 @@ from edgeprune.records.measurement import Measurement, Memory
 from edgeprune.records.profile import DeviceProfile, MeasurementPolicy
 from edgeprune.targets.local import LocalTarget
 from tests.agent.runtime_models import chain, interpreter_of
-from tests.agent.test_agent import fake_system
+from tests.agent.systems import fake_system
 from tests.onnx_models import chain_of_matmuls, described
 
 MIB = 1 << 20

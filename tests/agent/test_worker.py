@@ -11,7 +11,8 @@ import pytest
 
 from edgeprune.agent.device.frames import OutcomeError
 from edgeprune.agent.device.worker import big_cores, pin
-from tests.agent.test_agent import agent_file, endless, fake_system, lock, model, start  # noqa: F401  # fixtures
+from tests.agent.systems import fake_system
+from tests.agent.test_agent import agent_file, endless, lock, model, start  # noqa: F401  # fixtures
 
 CAPACITY = "sys/devices/system/cpu/cpu{}/cpu_capacity"
 CLOCK = "sys/devices/system/cpu/cpu{}/cpufreq/cpuinfo_max_freq"

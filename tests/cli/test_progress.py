@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pty
@@ -61,6 +62,15 @@ def test_without_a_terminal_nothing_is_drawn_and_rich_is_not_loaded() -> None:
     assert ("rich.progress" in sys.modules) == loaded
 
 
+def all_of(leader: int) -> str:
+    """What was written to a terminal until its other side was closed; it comes in pieces."""
+    pieces = []
+    with contextlib.suppress(OSError):  # EIO: closed
+        while piece := os.read(leader, 1 << 20):
+            pieces.append(piece)
+    return b"".join(pieces).decode()
+
+
 def test_on_a_terminal_bars_are_drawn_and_lines_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
@@ -72,7 +82,7 @@ def test_on_a_terminal_bars_are_drawn_and_lines_are_kept(monkeypatch: pytest.Mon
                 inner.advance(2, "loss 0.31")
                 outer.advance()
             progress.say("trial 3: [0.41 ms]")
-        drawn = os.read(leader, 1 << 20).decode()
+        drawn = all_of(leader)
     finally:
         os.close(leader)
     assert "trial 3: [0.41 ms]" in drawn
