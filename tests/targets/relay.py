@@ -42,14 +42,14 @@ class Relay:
         self._cuts = sorted(self.sent + count for count in counts)
 
     def cut(self) -> None:
-        """Break all connections with a reset, without a goodbye."""
-        for pair in self._pairs:
+        """Break all connections with a reset, without a goodbye; one that is made meanwhile is another one."""
+        pairs, self._pairs = self._pairs, []
+        for pair in pairs:
             for end in pair:
                 with contextlib.suppress(OSError):
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     end.shutdown(socket.SHUT_RD)  # wakes the thread that reads
                 end.close()
-        self._pairs.clear()
 
     def stall(self) -> None:
         """Nothing goes through any more, and nobody is told; new connections stall as well."""
