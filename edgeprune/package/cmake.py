@@ -134,7 +134,7 @@ compiled again when the run's `edgeprune.lock` names another file, and only then
 
 ```cmake
 include({name}/cmake/EdgepruneAddModel.cmake)
-edgeprune_add_model(keywords RUN runs/20260101-120000)        # NAME, PREFIX, ALIGN, SECTION
+edgeprune_add_model(keywords RUN runs/20260101-120000)        # NAME, PREFIX, ALIGN, SECTION, COMPRESSED
 target_link_libraries(firmware PRIVATE keywords)              # and in C: #include "keywords.h"
 ```
 
@@ -143,9 +143,10 @@ target_link_libraries(firmware PRIVATE keywords)              # and in C: #inclu
 
 
 _ADD_MODEL = r"""# edgeprune_add_model(<target> RUN <folder>
-#                     [NAME <name>] [PREFIX <prefix>] [ALIGN <bytes>] [SECTION <section>])
+#                     [NAME <name>] [PREFIX <prefix>] [ALIGN <bytes>] [SECTION <section>] [COMPRESSED])
 #
-# A library <target> of the model that a run chose: the folder's edgeprune.lock and the file that it names.
+# A library <target> of the model that a run chose: the folder's edgeprune.lock and the file that it names. COMPRESSED
+# stores it without its zeros, with edgeprune_sparse_load(), which is linked with liblzma.
 # The header is <prefix><name>.h; the name is the target's by default. `edgeprune` is taken from the PATH, or from
 # EDGEPRUNE_EXECUTABLE. The lock is all that is read: no network, no training, no torch.
 include_guard(GLOBAL)
@@ -153,9 +154,9 @@ cmake_policy(PUSH)
 cmake_policy(VERSION 3.20) # CMP0116: paths in depfiles
 
 function(edgeprune_add_model target)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "RUN;NAME;PREFIX;ALIGN;SECTION" "")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "COMPRESSED" "RUN;NAME;PREFIX;ALIGN;SECTION" "")
   if(arg_UNPARSED_ARGUMENTS OR NOT arg_RUN)
-    message(FATAL_ERROR "edgeprune_add_model(<target> RUN <folder> [NAME] [PREFIX] [ALIGN] [SECTION])")
+    message(FATAL_ERROR "edgeprune_add_model(<target> RUN <folder> [NAME] [PREFIX] [ALIGN] [SECTION] [COMPRESSED])")
   endif()
   if(NOT arg_NAME)
     set(arg_NAME "${target}")
@@ -180,6 +181,11 @@ function(edgeprune_add_model target)
   endforeach()
   set(files "${folder}/src/${identifier}.c" "${folder}/include/${identifier}.h"
             "${folder}/include/${identifier}_metadata.h")
+  if(arg_COMPRESSED)
+    find_package(LibLZMA REQUIRED)
+    list(APPEND options --compressed)
+    list(APPEND files "${folder}/src/edgeprune_sparse.c" "${folder}/include/edgeprune_sparse.h")
+  endif()
   add_custom_command(
     OUTPUT ${files}
     COMMAND "${EDGEPRUNE_EXECUTABLE}" package "${run}" --for c --locked --offline --quiet
@@ -191,6 +197,9 @@ function(edgeprune_add_model target)
     VERBATIM)
   add_library(${target} STATIC ${files})
   edgeprune_prepare_(${target} "${folder}/include")
+  if(arg_COMPRESSED)
+    target_link_libraries(${target} PUBLIC LibLZMA::LibLZMA)
+  endif()
 endfunction()
 
 # What all libraries of models have. Where a project has no C, they are C++.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +23,7 @@ from edgeprune.package.base import Model
 from edgeprune.package.build import build
 from edgeprune.package.checksums import verify_sums
 from edgeprune.package.write import write_folder
-from edgeprune.testing.packagers import example_lock
+from edgeprune.testing.packagers import example_lock, locked_run
 from tests.package.building import STRICT, call, contents, follow_readme, model, needs
 from tests.package.test_c_source import COMPILERS
 
@@ -176,6 +177,47 @@ def test_cmake_adds_it_as_a_folder(tmp_path: Path) -> None:
     call("cmake", "-S", tmp_path, "-B", tmp_path / "build")
     call("cmake", "--build", tmp_path / "build")
     assert call(tmp_path / "build/firmware").count(": loaded\n") == 2
+
+
+FIRMWARE = """\
+#include <stdlib.h>
+#include "edgeprune_sparse.h"
+#include "first.h"
+#include "first_metadata.h"
+#include "second.h"
+#include "second_metadata.h"
+int main(void) {
+  unsigned char *one = malloc(FIRST_SIZE), *two = malloc(SECOND_SIZE);
+  return edgeprune_sparse_load(first_sparse, first_sparse_size, one, FIRST_SIZE) != EDGEPRUNE_SPARSE_OK ||
+         edgeprune_sparse_load(second_sparse, second_sparse_size, two, SECOND_SIZE) != EDGEPRUNE_SPARSE_OK ||
+         one[0] != two[0];
+}
+"""
+
+
+def test_a_build_takes_two_runs_without_their_zeros(tmp_path: Path) -> None:
+    """Each brings the loader, which is linked once."""
+    needs(("cmake", "cc"))
+    from tests.export.test_sparse_file import model as sparse_onnx
+
+    artifact = sparse_onnx(tmp_path, 0.8)
+    for name in ("first", "second"):
+        locked_run(tmp_path / "runs" / name, artifact.path.read_bytes())
+    package("cmake", tmp_path / "package")
+    (tmp_path / "main.c").write_text(FIRMWARE)
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.20)\nproject(firmware LANGUAGES C)\n"
+        "include(package/cmake/EdgepruneAddModel.cmake)\n"
+        "edgeprune_add_model(first RUN runs/first COMPRESSED)\nedgeprune_add_model(second COMPRESSED RUN runs/second)\n"
+        "add_executable(firmware main.c)\ntarget_link_libraries(firmware PRIVATE first second)\n"
+    )
+    program = tmp_path / "edgeprune"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m edgeprune "$@"\n')
+    program.chmod(0o755)
+    call("cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-DEDGEPRUNE_EXECUTABLE={program}")
+    assert "Packaging the model first" in call("cmake", "--build", tmp_path / "build")
+    assert "Packaging" not in call("cmake", "--build", tmp_path / "build")
+    call(tmp_path / "build/firmware")
 
 
 def test_the_array_holds_what_is_stored(tmp_path: Path) -> None:
