@@ -1,9 +1,9 @@
 """From the operators of a captured graph and their times on a device to the linear cost model of a search.
 
-Contractions (convolutions, linear layers, matrix products, attention) cost what their micro-benchmarks say, as tables
-over the widths of the one or two groups that they depend on. All else costs by the elements that it writes; what each
-such kind costs per element, and by how much a table is off inside a whole model, are weights per kind that whole
-models measured on the device correct.
+Contractions (convolutions, linear layers, matrix products, attention) cost what their micro-benchmarks say beyond one
+of nothing, as tables over the widths of the one or two groups that they depend on. All else costs by the elements that
+it writes; what each such kind costs per element, and by how much a table is off inside a whole model, are weights per
+kind that whole models measured on the device correct.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from edgeprune.graph.shapes import OperatorShape
     from edgeprune.graph.sizes import Size
 
-__all__ = ["MISALIGNED", "Layer", "latency_terms", "layers", "table_of", "wanted"]
+__all__ = ["MISALIGNED", "NOTHING", "Layer", "latency_terms", "layers", "table_of", "wanted"]
 
+# What it takes is the call of a model and, where there is one, the profiler: all other timings have them in themselves.
+NOTHING = LinearSignature(rows=1, in_features=1, out_features=1)
 _MOST_SUMS = 40  # values of a width that several groups add up to
 _MOST_PER_AXIS = 8  # widths of a group at which an operator of two groups is timed; between them it is interpolated
 _MS_PER_NS = 1e-6
@@ -138,8 +140,9 @@ class _Axes:
 
 
 def wanted(found: Iterable[Layer]) -> tuple[OperatorSignature, ...]:
-    """Every signature once, in the order of the graph."""
-    return tuple({s.key: s for layer in found for s in layer.signatures.values()}.values())
+    """Every signature once, in the order of the graph; after that of nothing, where there are any."""
+    unique = {s.key: s for layer in found for s in layer.signatures.values()}
+    return tuple({NOTHING.key: NOTHING, **unique}.values()) if unique else ()
 
 
 def latency_terms(
@@ -158,6 +161,8 @@ def latency_terms(
     for shape in shapes:  # the sums that `layers` made of these
         for size in shape.dims.values():
             axes.sum(size)
+    nothing = timings.get(NOTHING.key)
+    idle_ns = (nothing.ns if nothing is not None else None) or 0.0
     terms: list[Term] = []
     timed: set[str] = set()
     for layer in found:
@@ -165,7 +170,8 @@ def latency_terms(
         if any(timing is None or timing.ns is None for timing in known):
             continue
         timed.add(layer.name.partition(":")[0])
-        values = np.array([timing.ns for timing in known], dtype=np.float64) * _MS_PER_NS  # type: ignore[union-attr]
+        told = np.array([timing.ns for timing in known], dtype=np.float64)  # type: ignore[union-attr]
+        values = np.maximum(told - idle_ns, 0.0) * _MS_PER_NS
         coarse = values.reshape([len(axis) for axis in layer.grid])
         wished = tuple(axes.sums[name].widths if name in axes.sums else widths[name] for name in layer.groups)
         table = _interpolated(coarse, layer.grid, wished)

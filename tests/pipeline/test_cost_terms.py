@@ -71,6 +71,8 @@ def space(captured: Captured) -> SearchSpace:
 
 def _ns(signature: OperatorSignature) -> float:
     """A time that nothing but the very signature tells."""
+    if signature == cost_terms.NOTHING:
+        return 500.0
     return 1000.0 + zlib.crc32(signature.key.encode()) % 100_000
 
 
@@ -94,8 +96,25 @@ def test_contractions_cost_what_was_timed_at_every_choice(captured: Captured, sp
             if concrete.kind in contractions
         ]
         assert len(signatures) == (8 if not candidate.dropped_blocks else 6)
-        wanted = sum(_ns(signature) for signature in signatures if signature is not None) * 1e-6
+        wanted = sum(_ns(signature) - 500.0 for signature in signatures if signature is not None) * 1e-6
         assert metric.predict(candidate) == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.parametrize(("idle_ns", "left_ns"), [(2500, 7500), (12_000, 0)])
+def test_what_an_operator_of_nothing_takes_is_no_operators_own(
+    captured: Captured, space: SearchSpace, idle_ns: float, left_ns: float
+) -> None:
+    """The call of a model, and the profiler: each timing has them, a network of many operators once."""
+    shapes = operator_shapes(captured)
+    found = cost_terms.layers(shapes, space)
+    timings = {signature.key: OperatorTiming(kernel_ns=10_000, run_ns=1e9) for signature in cost_terms.wanted(found)}
+    assert cost_terms.NOTHING.key in timings
+    timings[cost_terms.NOTHING.key] = OperatorTiming(kernel_ns=idle_ns, run_ns=1e9)
+    terms, _ = cost_terms.latency_terms(shapes, found, timings, space)
+    timed = [term for term in terms if term.name in {layer.name for layer in found}]
+    assert len(timed) == 8
+    for term in timed:
+        assert term.table == pytest.approx(np.full(term.table.shape, left_ns * 1e-6))
 
 
 def test_a_layer_that_could_not_be_timed_costs_by_its_elements(captured: Captured, space: SearchSpace) -> None:

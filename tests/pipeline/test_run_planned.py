@@ -81,8 +81,8 @@ def test_operators_are_timed_once_per_device(project: Project, task: CheckedTask
     result = run(joint, task=task, run_dir=tmp_path / "one")
     assert result.status == "accepted"
     timed = json.loads((tmp_path / "one" / "costs.json").read_text())["operators"]
-    # 4 widths into 1, 4 x 6 into each other, 6 into the linear layer.
-    assert len(timed) == 4 + 24 + 6
+    # One of nothing, 4 widths into 1, 4 x 6 into each other, 6 into the linear layer.
+    assert len(timed) == 1 + 4 + 24 + 6
     assert all(entry["error"] == "" and entry["ns"] > 0 for entry in timed.values())
     (cache,) = (tmp_path / "cache" / "edgeprune" / "costs").iterdir()
     kept = {entry["key"] for entry in map(json.loads, cache.read_text().splitlines()) if "key" in entry}
