@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,9 @@ def test_every_thread_of_the_worker_stays_on_the_named_cores(start: Any, model: 
     agent.hear("hello")
     agent.measure(model, threads=3, cores=[core], min_s=2.0, max_s=2.0, max_runs=10**9)
     worker: psutil.Process = agent.worker()
+    end = time.monotonic() + 20
+    while len(worker.threads()) < 3 and time.monotonic() < end:
+        time.sleep(0.02)  # it is still at its imports
     threads = [thread.id for thread in worker.threads()]
     assert len(threads) >= 3
     assert {frozenset(os.sched_getaffinity(thread)) for thread in threads} == {frozenset({core})}
