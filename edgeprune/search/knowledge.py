@@ -19,6 +19,8 @@ from edgeprune.search.problem import Choice, predicted_loss
 
 __all__ = ["Knowledge"]
 
+_HOPED = (0.03, 0.1)  # by which share, at least and at most, a prediction may be thought too high
+_NEAR_MISS = 1.05  # of a limit
 _SHRINK = 0.85  # of what a network that does not fit was predicted to need, the next one may need so much
 # What stands for a figure that nothing predicts, where a network must become smaller all the same.
 _STANDS_FOR: Mapping[str, tuple[str, ...]] = {
@@ -113,26 +115,37 @@ class Knowledge:
         """The limits, less what measuring adds (the upper confidence bound) and what prediction may miss.
 
         With `slack`, so far of the way (in logarithms) back to the dense model; `margin` is the share of the safety
-        margin that is kept. What final measurements exceeded a limit by tightens it by as much.
+        margin that is kept. Where that is negative, predictions may exceed the limits: they, and what is assumed of a
+        measurement's upper bound, may be too high. What final measurements exceeded a limit by tightens it by as much.
         """
         found, excess = {}, self.excess()
         for figure, metric in self.metrics().items():
             if figure in self.limits:
                 limit = self.limits[figure]
-                aim = limit / (self._upper_ratio(figure) * (1 + margin * metric.margin) * excess.get(figure, 1.0))
+                least, most = _HOPED
+                safe = self._upper_ratio(figure) * (1 + margin * metric.margin)
+                hoped = 1 + margin * min(max(metric.margin, least), most)
+                aim = limit / ((safe if margin >= 0 else hoped) * excess.get(figure, 1.0))
                 whole = metric.predict(Candidate())
                 found[figure] = aim * (whole / aim) ** slack if 0 < aim < whole else aim
         return found
 
     def excess(self) -> dict[str, float]:
-        """Per figure the most that the upper bound of a final measurement was times the limit, where it was above."""
-        found: dict[str, float] = {}
+        """Per figure the most that the upper bound of a final measurement was times the limit, where it was above.
+
+        One alone that was far above may be an outlier (the same network was measured within the limits before): it
+        counts as a near miss until another one is as far.
+        """
+        above: dict[str, list[float]] = {}
         for trial in self.trials:
             if trial.stage is Stage.FINAL:
                 for figure, ratio in pressure(self.budget, trial, self.dense).items():
-                    if ratio > max(1.0, found.get(figure, 0.0)):
-                        found[figure] = ratio
-        return found
+                    above.setdefault(figure, []).append(ratio)
+        found = {}
+        for figure, ratios in above.items():
+            second, first = sorted([1.0, *ratios])[-2:]
+            found[figure] = max(second, min(first, _NEAR_MISS))
+        return {figure: ratio for figure, ratio in found.items() if ratio > 1}
 
     def well_within(self) -> list[Trial]:
         """Those of `met` that would be within the limits even where a final measurement exceeds them as before."""

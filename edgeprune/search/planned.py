@@ -1,7 +1,8 @@
 """The search that plans with a cost model: solve, measure, recalibrate, solve again; rank by fine-tuning; finish one.
 
     rounds   solve at limits that tighten geometrically from half-way to the dense model down to the budget, measure the
-             optimum (and the best uniform network), recalibrate; until the optimum is known to be within the limits
+             optimum (and the best uniform network), recalibrate; until the optimum is known to be within the limits,
+             even where the models may say too much: what they do not know, such as a knee, a measurement finds
     ranking  a few diverse near-optima within the limits are fine-tuned shortly
     finish   the best is fine-tuned wholly and measured; a miss tightens the limits, and one more round follows
     or       the certificate: how near one can get, predicted and built
@@ -11,6 +12,7 @@ How a problem is solved is for subclasses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping
 
 from edgeprune.records.budget import Budget, State
@@ -26,12 +28,15 @@ from edgeprune.search.script import Batch, Script, ScriptedStrategy
 
 __all__ = ["Planned"]
 
-# Per round: how far of the way back to the dense model, and how much of the safety margin is kept.
-_ROUNDS = ((0.25, 1.0), (0.06, 1.0), *((0.0, 1.0),) * 4, *((0.0, 0.0),) * 3)
+# Per round: how far of the way back to the dense model, and how much of the safety margin is kept. Less than none
+# means that predictions may exceed the limits by it.
+_ROUNDS = ((0.25, 1.0), (0.06, 1.0), *((0.0, 1.0),) * 4, *((0.0, 0.0),) * 3, *((0.0, -1.0),) * 4)
 _REPAIR = ((0.0, 1.0),) * 2  # after a final measurement that missed the limits
 _MOST_MEASURED = 15
 _FINALS = 4
 _RESERVED = 4  # measurements that the rounds leave to the ranking and the finish
+_FINAL = 1  # that a repair leaves
+_HOPING = 3  # and so many more where predictions may exceed the limits: it may take several finals to meet them
 _DIVERSE = 2  # how many more near-optima are measured before the ranking
 _TUNED = 4
 _APART = 8  # a diverse solution differs in one of so many groups
@@ -73,7 +78,7 @@ class Planned(ScriptedStrategy):
         if not self._space.groups and not self._space.blocks:
             return
         for attempt in range(_FINALS):
-            yield from self._rounds(_ROUNDS if attempt == 0 else _REPAIR)
+            yield from self._rounds(_ROUNDS, _RESERVED) if attempt == 0 else self._rounds(_REPAIR, _FINAL)
             final = yield from self._finish()
             if final is None:
                 break
@@ -89,12 +94,14 @@ class Planned(ScriptedStrategy):
             if final is not None and self._known.state(final) is State.MET and self._known.accurate(final):
                 self._infeasibility, self._binding = None, binding(self._known, self.solve)
 
-    def _rounds(self, rounds: tuple[tuple[float, float], ...]) -> Generator[Batch, tuple[Trial, ...], None]:
-        """Measure the optimum, until it is known to be within the limits, or none is."""
+    def _rounds(
+        self, rounds: tuple[tuple[float, float], ...], reserved: int
+    ) -> Generator[Batch, tuple[Trial, ...], None]:
+        """Measure the optimum, until it is known to be within the limits, or none is; some measurements are left."""
         uniform = False
-        settled = -1.0  # the margin at which the optimum is known already
+        settled = math.inf  # the margin at which the optimum is known already
         for slack, margin in rounds:
-            if self._known.measurements >= _MOST_MEASURED - _RESERVED:
+            if self._known.measurements >= _MOST_MEASURED - reserved - (_HOPING if margin < 0 else 0):
                 return
             if margin == settled:
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -213,3 +214,32 @@ def test_calibration_finds_biased_classes_and_ignores_an_outlier() -> None:
         assert found.predict(candidate) == pytest.approx(truth.predict(candidate), rel=0.02), (index, value)
     assert all(weight >= 0 for weight in found.weights.values())
     assert calibrated(assumed, [], 100.0) is assumed
+
+
+@pytest.mark.parametrize("percent", [40, 50, 60])
+def test_a_knee_that_the_model_does_not_know_is_found_by_measuring(percent: int, tmp_path: Path) -> None:
+    """Where all widths are multiples of 16 the device is 3 % faster than any sum of layers says."""
+    network = SimulatedNetwork(units=(64, 64, 64), noise=0.0)
+
+    def latency(candidate: Candidate) -> float:
+        value = network(candidate, Stage.MEASURE, 0).figures["latency.p50"].value
+        assert value is not None
+        aligned = all(len(units) % 16 == 0 for units in candidate.kept.values())
+        return value * (0.97 if aligned and not candidate.is_dense else 1.0)
+
+    def evaluate(candidate: Candidate, stage: Stage, number: int) -> Trial:
+        trial = network(candidate, stage, number)
+        value = latency(candidate)
+        figures = {**trial.figures, "latency.p50": Figure(value, value)} if stage.is_measured else trial.figures
+        return replace(trial, figures=figures)
+
+    space = network.space()
+    result = run(tmp_path, space, Budget.parse({"latency": {"p50": f"{percent}% of dense"}}), evaluate)
+    assert result.best is not None
+    limit = percent / 100 * latency(Candidate())
+    names, axes = zip(*((group.name, group.widths) for group in space.groups), strict=True)
+    everything = (dict(zip(names, widths, strict=True)) for widths in product(*axes))
+    best = min(
+        predicted_loss(space, Choice(widths)) for widths in everything if latency(space.candidate(widths)) <= limit
+    )
+    assert predicted_loss(space, Choice.of(result.best.candidate, space)) == pytest.approx(best)
