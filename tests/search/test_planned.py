@@ -243,3 +243,26 @@ def test_a_knee_that_the_model_does_not_know_is_found_by_measuring(percent: int,
         predicted_loss(space, Choice(widths)) for widths in everything if latency(space.candidate(widths)) <= limit
     )
     assert predicted_loss(space, Choice.of(result.best.candidate, space)) == pytest.approx(best)
+
+
+def test_one_final_measurement_far_above_the_limit_may_be_an_outlier(tmp_path: Path) -> None:
+    """The next one is near the limit again, and not as far below it as that was above."""
+    network = SimulatedNetwork(noise=0.0)
+    finals: list[float] = []
+
+    def evaluate(candidate: Candidate, stage: Stage, number: int) -> Trial:
+        trial = network(candidate, stage, number)
+        if stage is not Stage.FINAL:
+            return trial
+        value = trial.figures["latency.p50"].value
+        assert value is not None
+        finals.append(value)
+        value *= 1.3 if len(finals) == 1 else 1.0
+        return replace(trial, figures={**trial.figures, "latency.p50": Figure(value, value)})
+
+    result = run(tmp_path, network.space(), Budget.parse({"latency": {"p50": "50% of dense"}}), evaluate)
+    assert result.status == "accepted"
+    dense = result.dense.figures["latency.p50"].value
+    assert dense is not None
+    assert len(finals) == 2
+    assert 0.9 * 0.5 * dense < finals[1] <= 0.5 * dense / 1.05
