@@ -36,12 +36,12 @@ def calibrated(metric: MetricModel, seen: Sequence[tuple[Candidate, float]], lim
     from scipy.optimize import nnls
 
     found = [metric.by_kind(candidate) for candidate, _ in seen]
-    kinds = sorted({kind for entry in found for kind in entry})
+    kinds = sorted({kind for entry in found for kind, value in entry.items() if value})  # of others nothing was seen
     table = np.asarray([[entry.get(kind, 0.0) for kind in kinds] + [1.0] for entry in found])
     values = np.asarray([value for _, value in seen])
     assumed = np.asarray([metric.weights.get(kind, 1.0) for kind in kinds] + [metric.offset])
     # In units of what was assumed; of what was assumed to be nothing, in units of a small share of the figure.
-    smallest = _SMALLEST_SHARE * values.max() / np.maximum(table.max(axis=0), 1e-300)
+    smallest = _SMALLEST_SHARE * values.max() / table.max(axis=0)
     scales = np.where(assumed > 0, assumed, smallest)
     start = assumed / scales
     errors = np.hypot(_NOISE, _DISTANCE * np.log(np.maximum(values, 1e-300) / limit)) if limit > 0 else _NOISE

@@ -266,3 +266,29 @@ def test_one_final_measurement_far_above_the_limit_may_be_an_outlier(tmp_path: P
     assert dense is not None
     assert len(finals) == 2
     assert 0.9 * 0.5 * dense < finals[1] <= 0.5 * dense / 1.05
+
+
+def test_calibration_leaves_alone_what_no_measurement_shows() -> None:
+    """Neither what was assumed to be nothing nor what was not is moved by networks that have none of it."""
+    costs = {
+        "conv": 0.002,
+        "linear": 0.14967999999999995,
+        "attention": 0.065692,
+        "misaligned16": 0.0,
+        "misaligned32": 0.0,
+        "movement": 0.010662399999999997,
+        "elementwise": 0.005644799999999999,
+        "norm": 0.005644799999999999,
+        "reduce": 1.28e-05,
+        "call": 0.06600000000000004,
+        "pool": 0.0,
+    }
+    weights = {kind: 0.0 if kind.startswith("misaligned") else 0.9485001480332537 for kind in costs}
+    terms = tuple(Term(k, k, ("g",), ((24, 32),), np.array([cost or 0.1, cost])) for k, cost in costs.items())
+    metric = MetricModel("latency.p50", terms, weights=weights)
+    dense, narrow = Candidate(), Candidate({"g": tuple(range(24))})
+    found = calibrated(metric, [(dense, 0.289612), (dense, 0.29461)], 0.1)
+    for kind in ("misaligned16", "misaligned32", "pool"):
+        assert found.weights[kind] == weights[kind]
+    found = calibrated(metric, [(dense, 0.29), (narrow, 0.45)], 0.4)
+    assert found.weights["misaligned16"] > 0  # once it is seen, it counts
