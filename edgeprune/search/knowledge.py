@@ -19,7 +19,7 @@ from edgeprune.search.problem import Choice, predicted_loss
 
 __all__ = ["Knowledge"]
 
-_HOPED = (0.03, 0.1)  # by which share, at least and at most, a prediction may be thought too high
+_HOPED = (0.03, 0.1)  # by which share, at least (but of exact figures) and at most, a prediction is thought too high
 _NEAR_MISS = 1.05  # of a limit
 _SHRINK = 0.85  # of what a network that does not fit was predicted to need, the next one may need so much
 # What stands for a figure that nothing predicts, where a network must become smaller all the same.
@@ -122,10 +122,10 @@ class Knowledge:
         for figure, metric in self.metrics().items():
             if figure in self.limits:
                 limit = self.limits[figure]
-                least, most = _HOPED
-                safe = self._upper_ratio(figure) * (1 + margin * metric.margin)
-                hoped = 1 + margin * min(max(metric.margin, least), most)
-                aim = limit / ((safe if margin >= 0 else hoped) * excess.get(figure, 1.0))
+                upper, (least, most) = self._upper_ratio(figure), _HOPED
+                hoped = 1 + margin * min(max(metric.margin, least if upper > 1 else 0.0), most)
+                safe = upper * (1 + margin * metric.margin) if margin >= 0 else hoped
+                aim = limit / (safe * excess.get(figure, 1.0))
                 whole = metric.predict(Candidate())
                 found[figure] = aim * (whole / aim) ** slack if 0 < aim < whole else aim
         return found

@@ -230,13 +230,13 @@ def test_a_knee_that_the_model_does_not_know_is_found_by_measuring(percent: int,
     def evaluate(candidate: Candidate, stage: Stage, number: int) -> Trial:
         trial = network(candidate, stage, number)
         value = latency(candidate)
-        figures = {**trial.figures, "latency.p50": Figure(value, value)} if stage.is_measured else trial.figures
+        figures = {**trial.figures, "latency.p50": Figure(value, value * 1.001)} if stage.is_measured else trial.figures
         return replace(trial, figures=figures)
 
     space = network.space()
     result = run(tmp_path, space, Budget.parse({"latency": {"p50": f"{percent}% of dense"}}), evaluate)
     assert result.best is not None
-    limit = percent / 100 * latency(Candidate())
+    limit = percent / 100 * latency(Candidate()) / 1.001
     names, axes = zip(*((group.name, group.widths) for group in space.groups), strict=True)
     everything = (dict(zip(names, widths, strict=True)) for widths in product(*axes))
     best = min(
@@ -292,3 +292,12 @@ def test_calibration_leaves_alone_what_no_measurement_shows() -> None:
         assert found.weights[kind] == weights[kind]
     found = calibrated(metric, [(dense, 0.29), (narrow, 0.45)], 0.4)
     assert found.weights["misaligned16"] > 0  # once it is seen, it counts
+
+
+def test_no_network_is_measured_that_is_known_to_be_too_large(tmp_path: Path) -> None:
+    """The size is no matter of hope."""
+    network = SimulatedNetwork(noise=0.0)
+    result = run(tmp_path, network.space(), Budget.parse({"size": "50% of dense"}), network)
+    assert result.status == "accepted"
+    sizes = [t.figures["size"].value or 0.0 for t in read_trials(tmp_path) if t.stage.is_measured]
+    assert sum(size > 0.5 * sizes[0] for size in sizes[1:]) <= 2  # the first two rounds, on the way there
