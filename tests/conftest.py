@@ -29,17 +29,22 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs_data: needs the data sets of EDGEPRUNE_DATA, which are not shipped")
 
 
-# What takes minutes goes first, so that no worker is idle at the end while the other is at it.
-LONG = ("tests/board/", "tests/pipeline/", "tests/cli/")
+# What takes minutes goes first, so that no worker is idle at the end while the other is at it; beside the emulated
+# board, which takes both cores, what measures nothing.
+FIRST = ("tests/board/", "tests/graph/", "tests/pipeline/", "tests/cli/")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with what takes long. Leave out, and count as deselected, what needs data that a fresh clone has not."""
-    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+    items.sort(key=_place)
     out = [] if DATA.is_dir() else [item for item in items if item.get_closest_marker("needs_data")]
     if out:
         config.hook.pytest_deselected(items=out)
         items[:] = [item for item in items if item not in out]
+
+
+def _place(item: pytest.Item) -> int:
+    return next((place for place, folder in enumerate(FIRST) if item.nodeid.startswith(folder)), len(FIRST))
 
 
 @pytest.hookimpl(optionalhook=True)
