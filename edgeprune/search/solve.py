@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ _INFEASIBLE = 2  # scipy's status
 _LARGE = 30_000  # columns, from which on widths are sought near those of the relaxation
 _UNUSED = 1e-6
 _NEIGHBOURS = 2
+_LADDER = (0.002, 0.02, 0.2)  # how far above the least relaxation limits are held, one after the other
 _MOST_RELAXED = 1e4  # limits are at most so many times exceeded
 _TIE = 1e-4  # how much the loss weighs beside another objective: it decides between equals
 
@@ -71,6 +73,8 @@ def solve(problem: Problem, *, gap: float = GAP, seconds: float = _SECONDS) -> S
         if root.x is None:
             return Infeasible(proved=root.status == _INFEASIBLE)
         bound = float(root.fun)
+        if relaxed is not None and (held := _held(problem, float(root.x[relaxed]), seconds)) is not None:
+            return held
         options["mip_rel_gap"] = gap / 4  # the rest of it is the relaxation's
         found = run(integral, _near(programme, root.x, upper))
     if found is None or found.x is None:
@@ -81,6 +85,23 @@ def solve(problem: Problem, *, gap: float = GAP, seconds: float = _SECONDS) -> S
         bound = float(found.mip_dual_bound)
     choice = programme.chosen(found.x)
     return Solution(choice, _value(problem, choice), _gap(float(found.fun), bound))
+
+
+def _held(problem: Problem, least: float, seconds: float) -> Solution | None:
+    """A choice that relaxes by hardly more than `least`, which no choice is below; None where none is found.
+
+    What branches towards the least relaxation takes minutes to find any choice at all. Where the limits stand fixed
+    just above it, what seeks the least loss takes seconds.
+    """
+    for more in _LADDER:
+        limits = {
+            figure: limit + least * (1.0 + more) * (abs(limit) or 1.0) for figure, limit in problem.limits.items()
+        }
+        found = solve(replace(problem, minimise=LOSS, limits=limits), seconds=seconds)
+        if isinstance(found, Solution):
+            value = _value(problem, found.choice)
+            return Solution(found.choice, value, _gap(value, max(least - _TIE, 0.0)))  # the loss broke ties in `least`
+    return None
 
 
 @contextmanager

@@ -181,17 +181,19 @@ def test_what_a_sum_can_be() -> None:
     assert total.at({}) == total.widths[-1]
 
 
-def test_a_large_problem_is_solved_near_its_relaxation(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("minimise", ["loss", "relaxation"])
+def test_a_large_problem_is_solved_near_its_relaxation(monkeypatch: pytest.MonkeyPatch, minimise: str) -> None:
     # Every problem counts as large here: what is found is within its gap of the optimum, and the gap is told.
     monkeypatch.setattr("edgeprune.search.solve._LARGE", 0)
     for seed in range(4):
-        posed = problem(seed, 0.5, blocks=seed % 3)
+        posed = problem(seed, 0.02 if minimise == "relaxation" else 0.5, minimise, blocks=seed % 3)
         found = solve(posed, gap=0.0)
         optimum = best(posed)
         assert isinstance(found, Solution)
         assert optimum is not None
         assert optimum - 1e-9 <= found.value <= optimum / (1 - found.gap) + 1e-9
-        assert all(value(posed, figure, found.choice) <= limit * (1 + 1e-6) for figure, limit in posed.limits.items())
+        more = 1 + (found.value if minimise == "relaxation" else 0.0) + 1e-6
+        assert all(value(posed, figure, found.choice) <= limit * more for figure, limit in posed.limits.items())
     assert solve(problem(0, 0.02)) == Infeasible(proved=True)
 
 
