@@ -218,7 +218,8 @@ class Prunable:
                 raise UsageError(f"no prunable channel group is named {name!r}", hint=f"groups: {', '.join(groups)}")
             if not units or units[0] < 0 or units[-1] >= group.units:
                 raise UsageError(f"group {name!r}: the kept units must be a non-empty choice of 0 to {group.units - 1}")
-            gone = np.setdiff1d(np.arange(group.units), np.asarray(units))
+            gone = np.ones(group.units, np.bool_)
+            gone[list(units)] = False
             member = group.members[0]
             atoms = self._coupling.parameters[member.parameter].axis(member.dim)
             if atoms is not None:

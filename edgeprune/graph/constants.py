@@ -6,20 +6,33 @@ import operator
 from typing import Any
 
 import torch
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, Node
 
-from edgeprune.graph.operators import concrete, is_operator, operator_name, schema_of
+from edgeprune.graph.operators import SYMBOLIC, concrete, is_operator, operator_name, schema_of
 
-__all__ = ["Constants", "inline_regions"]
+__all__ = ["Attributes", "Constants", "attribute", "inline_regions"]
 
 _RANDOM = ("rand", "bernoulli", "dropout", "normal", "multinomial", "uniform")
+
+
+class Attributes:
+    """What the dotted names of a module stand for; a submodule is looked up once for all that it has."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self._homes: dict[str, Any] = {"": module}
+
+    def __getitem__(self, name: str) -> Any:
+        path, _, last = name.rpartition(".")
+        if path not in self._homes:
+            self._homes[path] = self[path]
+        return getattr(self._homes[path], last)
 
 
 class Constants:
     """Computes the constant nodes of a module, each at most once, when it is asked for them."""
 
-    def __init__(self, module: GraphModule) -> None:
-        self._module = module
+    def __init__(self, attributes: Attributes) -> None:
+        self._attributes = attributes
         self._known: dict[Node, torch.Tensor | None] = {}
 
     def value(self, node: object) -> torch.Tensor | None:
@@ -32,7 +45,7 @@ class Constants:
 
     def _compute(self, node: Node) -> torch.Tensor | None:
         if node.op == "get_attr":
-            found = attribute(self._module, str(node.target))
+            found = self._attributes[str(node.target)]
             return found if isinstance(found, torch.Tensor) and not isinstance(found, torch.nn.Parameter) else None
         if node.op != "call_function" or not is_operator(node) or any(word in operator_name(node) for word in _RANDOM):
             return None
@@ -47,7 +60,7 @@ class Constants:
             value = argument.meta.get("val")
             if isinstance(value, int | float | bool):
                 return value
-            if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):  # the batch
+            if isinstance(value, SYMBOLIC):  # the batch
                 constant = False
                 return concrete(value)
             found = self.value(argument)
@@ -61,10 +74,7 @@ class Constants:
 
 def attribute(module: torch.nn.Module, name: str) -> Any:
     """What a dotted name stands for."""
-    value: Any = module
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
+    return Attributes(module)[name]
 
 
 def inline_regions(graph: Graph, module: torch.nn.Module) -> None:

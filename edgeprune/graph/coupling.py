@@ -18,9 +18,10 @@ from torch.fx import GraphModule, Node
 
 from edgeprune.errors import UsageError
 from edgeprune.graph.call import Call, Value, bind
-from edgeprune.graph.constants import Constants, attribute
+from edgeprune.graph.constants import Attributes, Constants
 from edgeprune.graph.labels import Atoms, Axis, Labels
 from edgeprune.graph.operators import (
+    SYMBOLIC,
     concrete,
     is_operator,
     layer_of,
@@ -55,6 +56,7 @@ class Granularity:
 
 
 _DEFAULT = Granularity()
+_NUMBERS = (int, float, bool, *SYMBOLIC)
 
 
 Rule = Callable[["Coupling", Call], "Labels | list[Labels]"]
@@ -94,6 +96,7 @@ class Coupling(Ties):
     _owners: list[tuple[int, int, tuple[str, int]]] = field(default_factory=list)  # likewise, and whose they are
     _static: set[Node] = field(default_factory=set)  # nodes that no input takes part in
     _now: Node | None = None
+    _named: tuple[Node, str] | None = None
     _constants: Constants = field(init=False)
 
     # What rules use
@@ -101,10 +104,16 @@ class Coupling(Ties):
     def freeze(self, atoms: Atoms, why: str) -> None:
         """These atoms can never go; `why` completes the sentence "<operator> in <layer> ..."."""
         if atoms.size:
-            where = ""
-            if self._now is not None and self._now.op == "call_function":
-                where = f"{operator_name(self._now)} in {layer_of(self._now) or 'the model itself'} "
-            Ties.freeze(self, atoms, where + why)
+            Ties.freeze(self, atoms, self._where() + why)
+
+    def _where(self) -> str:
+        """The subject of the sentence; worked out once per node."""
+        node = self._now
+        if node is None or node.op != "call_function":
+            return ""
+        if self._named is None or self._named[0] is not node:
+            self._named = node, f"{operator_name(node)} in {layer_of(node) or 'the model itself'} "
+        return self._named[1]
 
     def freeze_axes(self, labels: Labels, dims: Sequence[int], why: str) -> Labels:
         """Freeze what is labelled on the dimensions, and give back the labels that remain.
@@ -145,8 +154,9 @@ class Coupling(Ties):
         axis = labels.axis(dim)
         if axis is None:
             return labels, None
-        labels = self.separate(labels, axis, [dim % len(labels.shape)])
-        axis = labels.axis(dim)
+        if axis.is_joint:
+            labels = self.separate(labels, axis, [dim % len(labels.shape)])
+            axis = labels.axis(dim)
         return labels, None if axis is None else axis.atoms
 
     def contracted(self, argument: str, dim: int) -> None:
@@ -181,13 +191,14 @@ class Coupling(Ties):
     def walk(self, module: GraphModule, rules: Mapping[str, Rule], barrier: Rule) -> None:
         """Label every node of the graph, then find the components."""
         seen: dict[int, str] = {}
-        self._constants = Constants(module)
+        attributes = Attributes(module)
+        self._constants = Constants(attributes)
         for node in module.graph.nodes:
             self._now = node
             if node.op != "placeholder" and self._static.issuperset(node.all_input_nodes):
                 self._static.add(node)
             if node.op == "get_attr":
-                self.labels[node] = self._parameter(module, str(node.target), seen)
+                self.labels[node] = self._parameter(attributes, str(node.target), seen)
             elif node.op == "call_function":
                 self.labels[node] = self._call(node, rules, barrier)
             elif node.op == "output":
@@ -198,8 +209,8 @@ class Coupling(Ties):
         self._now = None
         self.connect()
 
-    def _parameter(self, module: GraphModule, name: str, seen: dict[int, str]) -> Value:
-        tensor = attribute(module, name)
+    def _parameter(self, attributes: Attributes, name: str, seen: dict[int, str]) -> Value:
+        tensor = attributes[name]
         if not isinstance(tensor, torch.Tensor):
             return tensor
         if not isinstance(tensor, torch.nn.Parameter):
@@ -222,7 +233,7 @@ class Coupling(Ties):
             source = self.labels[cast("Node", node.args[0])]
             return source[cast("int", node.args[1])]
         value = node.meta.get("val")
-        if value is None or isinstance(value, int | float | bool | torch.SymInt | torch.SymFloat | torch.SymBool):
+        if value is None or isinstance(value, _NUMBERS):
             for used in node.all_input_nodes:  # asserts, sizes: a size that depends on a prunable dimension is fixed
                 if value is None:
                     self._freeze_all(self.labels[used], "has no result")

@@ -114,14 +114,13 @@ def at_two_batches(value: Callable[[], T]) -> tuple[T, T]:
         return first, value()
 
 
-def smaller_meta(value: torch.Tensor, labels: Labels, keep: Keep) -> torch.Tensor:
+def smaller_meta(value: torch.Tensor, before: tuple[int, ...], after: tuple[int, ...]) -> torch.Tensor:
     """What a node of the smaller graph carries: its dtype and sizes, those with the batch in them still symbolic."""
-    after = labels.kept_shape(keep)
-    if after == labels.shape:
+    if after == before:
         return value
     meta = torch.empty(after, dtype=value.dtype, device="meta")
     # A tensor with symbolic sizes would take milliseconds to make.
-    meta.sizes = tuple(map(_smaller_size, sizes_of(value), labels.shape, after))  # type: ignore[attr-defined]
+    meta.sizes = tuple(map(_smaller_size, sizes_of(value), before, after))  # type: ignore[attr-defined]
     return meta
 
 

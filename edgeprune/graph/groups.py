@@ -137,9 +137,11 @@ def _group(coupling: Coupling, places: list[Place], rows: _Occurrences) -> Chann
         component = rows.component[run]
         units = 1 + int(np.count_nonzero(component[1:] != component[:-1]))
         blocks.append((places[int(rows.place[run.start])], rows.index[run].reshape(units, -1)))
-    order = np.argsort(blocks[0][1].min(axis=1), kind="stable")  # units in the order of their first place
+    first_places = blocks[0][1].min(axis=1)
+    order = np.argsort(first_places, kind="stable")  # units in the order of their first place
+    sorted_already = bool((first_places[1:] > first_places[:-1]).all())
     members = tuple(
-        Member(name, dim, np.ascontiguousarray(indices[order]), _role(coupling, (name, dim)))
+        Member(name, dim, indices if sorted_already else indices[order], _role(coupling, (name, dim)))
         for (name, dim), indices in blocks
     )
     first = next((m for m in members if m.role == "producer"), members[0])

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["Atoms", "Axis", "Labels", "label_tensor", "read_off", "reshaped"]
+__all__ = ["Atoms", "Axis", "Labels", "Left", "label_tensor", "read_off", "reshaped"]
 
 Atoms = NDArray[np.int64]
 
@@ -33,6 +33,8 @@ class Axis:
 
     def moved(self, dims: Sequence[int]) -> Axis:
         """The same atoms on other dimensions: `dims[i]` replaces `self.dims[i]`."""
+        if len(dims) == 1:
+            return Axis(tuple(dims), self.atoms)
         order = np.argsort(dims)
         return Axis(tuple(dims[i] for i in order), self.atoms.transpose(order))
 
@@ -58,15 +60,34 @@ class Labels:
 
     def axis(self, dim: int) -> Axis | None:
         """The axis that the dimension (negative ones count from the end) belongs to."""
-        dim %= max(len(self.shape), 1)
-        return next((axis for axis in self.axes if dim in axis.dims), None)
+        dim %= len(self.shape) or 1
+        for axis in self.axes:
+            if dim in axis.dims:
+                return axis
+        return None
 
     def kept_shape(self, keep: NDArray[np.bool_]) -> tuple[int, ...]:
         """The shape that is left when the atoms with `keep[atom] == False` are removed."""
-        shape = list(self.shape)
-        for axis in self.axes:
-            for dim, kept in zip(axis.dims, kept_per_dim(axis, keep), strict=True):
-                shape[dim] = int(np.count_nonzero(kept))
+        return Left(keep).shape(self)
+
+
+class Left:
+    """What is left of shapes where `keep` is False for some atoms; tensors share axes, each is counted once."""
+
+    def __init__(self, keep: NDArray[np.bool_]) -> None:
+        self._keep = keep
+        self._counted: dict[int, tuple[Axis, list[int]]] = {}  # by identity; the axis is held, so that it stays its own
+
+    def shape(self, labels: Labels) -> tuple[int, ...]:
+        """As `Labels.kept_shape`."""
+        shape = list(labels.shape)
+        for axis in labels.axes:
+            known = self._counted.get(id(axis))
+            if known is None:
+                counts = [int(np.count_nonzero(kept)) for kept in kept_per_dim(axis, self._keep)]
+                known = self._counted[id(axis)] = axis, counts
+            for dim, count in zip(axis.dims, known[1], strict=True):
+                shape[dim] = count
         return tuple(shape)
 
 

@@ -13,6 +13,7 @@ from torch.fx import Node
 
 __all__ = [
     "FILLS",
+    "SYMBOLIC",
     "argument_names",
     "at_batch",
     "concrete",
@@ -28,6 +29,9 @@ __all__ = [
 
 # They make a tensor of a given size that is the same, or equally random, everywhere.
 FILLS = ("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty", "rand", "randn")
+
+
+SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)  # a tuple: unions are made anew at each call
 
 
 def is_operator(node: Node) -> bool:
@@ -58,9 +62,14 @@ def operator_name(node: Node | None) -> str:
     """ "conv2d" of `aten.conv2d.default`; the plain name of anything else."""
     if node is None:
         return ""
-    if is_operator(node):
-        return str(schema_of(node).name).partition("::")[2]
-    return str(getattr(node.target, "__name__", node.target))
+    return _name(node.target)
+
+
+@functools.cache
+def _name(target: Any) -> str:
+    if isinstance(target, torch._ops.OpOverload):  # noqa: SLF001  as in is_operator
+        return str(target._schema.name).partition("::")[2]  # noqa: SLF001
+    return str(getattr(target, "__name__", target))
 
 
 _BATCH: ContextVar[int | None] = ContextVar("_BATCH", default=None)
@@ -78,7 +87,7 @@ def at_batch(rows: int | None) -> Iterator[None]:
 
 def concrete(value: object) -> Any:
     """A symbolic size as the integer that it had at capture, or has `at_batch`."""
-    if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+    if isinstance(value, SYMBOLIC):
         rows = _BATCH.get()
         return value.node.hint if rows is None else _evaluated(value.node.expr, value.node.pytype, rows)
     return value
@@ -97,7 +106,7 @@ def sizes_of(value: Any) -> tuple[Any, ...]:
 
 def shape_of(value: Any) -> tuple[int, ...]:
     """The concrete shape of a (fake) tensor."""
-    return tuple(int(concrete(size)) for size in sizes_of(value))
+    return tuple([size if type(size) is int else int(concrete(size)) for size in sizes_of(value)])
 
 
 def layer_of(node: Node) -> str:

@@ -18,17 +18,26 @@ from edgeprune.graph.edit import NO_SHARE, Edit, Keep, at_two_batches
 from edgeprune.graph.labels import Labels
 from edgeprune.graph.operators import FILLS, shape_of, sizes_of
 
-__all__ = ["rewrite"]
+__all__ = ["is_rewritten", "rewrite"]
+
+
+def is_rewritten(call: Call) -> bool:
+    """Whether such an operator has literals that may have to change."""
+    return _rewriting(call) is not None
 
 
 def rewrite(node: Node, call: Call, result: Any, keep: Keep, constants: dict[str, torch.Tensor]) -> None:
     """Let the node's literals fit what is kept. Raises VerificationError where no literal could."""
-    rewriting = _REWRITES.get(call.name) or _REWRITES.get(call.name.rstrip("_"))
+    rewriting = _rewriting(call)
     if rewriting is not None:
         try:
             rewriting(Edit(node, call, result, keep, constants))
         except ValueError as error:
             raise VerificationError(f"{call.name} at {call.node.name!r}: {error}") from error
+
+
+def _rewriting(call: Call) -> Callable[[Edit], None] | None:
+    return _REWRITES.get(call.name) or _REWRITES.get(call.name.rstrip("_"))
 
 
 def _sizes(argument: str) -> Callable[[Edit], None]:

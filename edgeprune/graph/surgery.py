@@ -9,10 +9,12 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 
 from edgeprune.graph.call import Call
+from edgeprune.graph.code import run_like
+from edgeprune.graph.constants import Attributes
 from edgeprune.graph.coupling import Coupling
 from edgeprune.graph.edit import Keep, smaller_meta
-from edgeprune.graph.labels import Labels
-from edgeprune.graph.rewriting import rewrite
+from edgeprune.graph.labels import Labels, Left
+from edgeprune.graph.rewriting import is_rewritten, rewrite
 
 __all__ = ["cut", "slice_tensor"]
 
@@ -22,14 +24,46 @@ _ROWS_AT_ONCE = 1 << 18  # elements
 def cut(module: GraphModule, coupling: Coupling, keep: Keep) -> GraphModule:
     """A new module without the atoms where `keep` is False; `module` is left as it is, no tensor is shared with it."""
     graph = _copy(module.graph)
+    left = Left(keep)
     constants: dict[str, torch.Tensor] = {}
+    changed: list[tuple[Node, Node]] = []
     for old, new in zip(module.graph.nodes, list(graph.nodes), strict=True):
         call = coupling.calls.get(old)
-        if call is not None and _changes(call, coupling.labels[old], keep):
+        if call is not None and is_rewritten(call) and _changes(call, coupling.labels[old], left):
+            before = new.target, new.args, new.kwargs
             rewrite(new, call, coupling.labels[old], keep, constants)
-        _reshape_meta(old, new, coupling, keep)
-    smaller = GraphModule({**_parameters(module, coupling, keep), **constants}, graph, "Pruned")
+            if before != (new.target, new.args, new.kwargs):
+                changed.append((old, new))
+        _reshape_meta(old, new, coupling, left)
+    smaller = GraphModule({}, Graph(), "Pruned")
+    _fill(smaller, {**_parameters(module, coupling, keep), **constants})
+    run_like(smaller, graph, module, changed)
     return smaller.train(module.training)
+
+
+def _fill(module: GraphModule, values: dict[str, Any]) -> None:
+    """Put parameters, buffers and other attributes in their places, by dotted names."""
+    homes: dict[str, torch.nn.Module] = {"": module}
+    for name in sorted(values, key=lambda name: name.count(".")):
+        path, _, last = name.rpartition(".")
+        home, value = _home(homes, path), values[name]
+        if isinstance(value, torch.nn.Parameter):
+            home.register_parameter(last, value)
+        elif isinstance(value, torch.Tensor):
+            home.register_buffer(last, value)
+        else:
+            setattr(home, last, value)
+
+
+def _home(homes: dict[str, torch.nn.Module], path: str) -> torch.nn.Module:
+    """The submodule at a dotted path, made where it is missing."""
+    if path not in homes:
+        above, _, last = path.rpartition(".")
+        parent = _home(homes, above)
+        if last not in parent._modules:  # noqa: SLF001  a parameter may hold its place
+            parent.add_module(last, torch.nn.Module())
+        homes[path] = parent.get_submodule(last)
+    return homes[path]
 
 
 def _copy(graph: Graph) -> Graph:
@@ -74,13 +108,12 @@ def _selected(tensor: torch.Tensor, chosen: list[tuple[int, torch.Tensor]]) -> t
 def _parameters(module: GraphModule, coupling: Coupling, keep: Keep) -> dict[str, Any]:
     made: dict[int, Any] = {}
     root: dict[str, Any] = {}
+    attributes = Attributes(module)
     for node in module.graph.nodes:
         if node.op != "get_attr":
             continue
         name = str(node.target)
-        value: Any = module
-        for part in name.split("."):
-            value = getattr(value, part)
+        value = attributes[name]
         if isinstance(value, torch.Tensor):
             if id(value) not in made:
                 smaller = slice_tensor(value, coupling.parameters[name], keep)
@@ -91,19 +124,19 @@ def _parameters(module: GraphModule, coupling: Coupling, keep: Keep) -> dict[str
     return root
 
 
-def _changes(call: Call, result: Any, keep: Keep) -> bool:
+def _changes(call: Call, result: Any, left: Left) -> bool:
     results = result if isinstance(result, list) else [result]
     everything = [labels for _, labels in call.tensors()] + [r for r in results if isinstance(r, Labels)]
-    return any(not keep[axis.atoms].all() for labels in everything for axis in labels.axes)
+    return any(left.shape(labels) != labels.shape for labels in everything)
 
 
-def _reshape_meta(old: Node, new: Node, coupling: Coupling, keep: Keep) -> None:
+def _reshape_meta(old: Node, new: Node, coupling: Coupling, left: Left) -> None:
     labels = coupling.labels.get(old)
     value = old.meta.get("val")
     if isinstance(labels, Labels) and isinstance(value, torch.Tensor):
-        new.meta["val"] = smaller_meta(value, labels, keep)
+        new.meta["val"] = smaller_meta(value, labels.shape, left.shape(labels))
     elif isinstance(labels, list) and isinstance(value, list | tuple):
         new.meta["val"] = [
-            smaller_meta(v, item, keep) if isinstance(item, Labels) else v
+            smaller_meta(v, item.shape, left.shape(item)) if isinstance(item, Labels) else v
             for item, v in zip(labels, value, strict=True)
         ]

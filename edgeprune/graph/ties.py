@@ -31,9 +31,9 @@ class Ties:
     def fresh(self, *shape: int) -> Atoms:
         """New atoms, in an array of the shape."""
         count = math.prod(shape)
-        atoms = np.arange(self._atoms, self._atoms + count, dtype=np.int64).reshape(shape)
+        atoms = np.arange(self._atoms, self._atoms + count, dtype=np.int64)
         self._atoms += count
-        return atoms
+        return atoms if len(shape) == 1 else atoms.reshape(shape)
 
     def free(self, *shape: int) -> Atoms:
         """New atoms of indices that are all alike (an expanded or filled dimension): any of them may go."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.graph.capture import capture
-from edgeprune.graph.captured import Captured
+from edgeprune.graph.captured import Captured, Pruned
 from edgeprune.graph.groups import ChannelGroup
 
 Removed = Mapping[str, Sequence[int]]  # group name -> units
@@ -110,6 +110,7 @@ def check(
         assert pruned.verification is not None
         assert pruned.verification.relative_error <= 1e-9
         assert pruned.cost().params < net.cost().params
+        assert pruned.module.code == written_by_fx(pruned)
         expected = reference(copy.deepcopy(model), net, removed)
         with torch.no_grad():
             for given in [inputs, *([tuple(_longer(x) for x in inputs)] if net.batch_dynamic else [])]:
@@ -119,6 +120,11 @@ def check(
                     pruned.module(*given), wanted, rtol=0, atol=tolerance * scale, msg=lambda m, r=removed: f"{r}: {m}"
                 )
     return net
+
+
+def written_by_fx(pruned: Pruned) -> str:
+    """The code that fx generates for the graph."""
+    return pruned.module.graph.python_code("self").src
 
 
 def _longer(x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from edgeprune.graph.captured import Captured, Pruned
 from edgeprune.graph.coupling import Granularity
 from edgeprune.graph.storage import load
 from edgeprune.records.candidate import Candidate
+from tests.graph.independent import written_by_fx
 from tests.graph.random_nets import Network, Program
 from tests.graph.random_programs import inputs_of
 from tests.graph.random_reference import reference
@@ -59,6 +60,7 @@ def check(program: Program, seed: int, folder: Path | None = None, candidates: i
 def check_candidate(network: Network, net: Captured, candidate: Candidate) -> Pruned:
     """Prune, compare with the reference at two batch sizes, prune again, train; gives what was pruned."""
     pruned = net.prune(candidate)
+    assert pruned.module.code == written_by_fx(pruned)
     gone = _gone(net, candidate, network)
     for batch in (2, 3) if net.batch_dynamic else (2,):
         inputs = inputs_of(network.program, batch, seed=batch)

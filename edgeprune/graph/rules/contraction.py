@@ -23,6 +23,8 @@ Operand = tuple[str, Labels, str]  # argument name, labels, one letter per dimen
 
 def product(coupling: Coupling, operands: Sequence[Operand], output: str, shape: tuple[int, ...]) -> Labels:
     """Labels of an Einstein summation."""
+    if not any(axis.is_joint for _, labels, _ in operands for axis in labels.axes):
+        return _plain(coupling, operands, output, shape)
     ready = list(operands)
     for _ in range(2):  # what one operand gives up decides for the other
         for i, (name, labels, letters) in enumerate(ready):
@@ -44,6 +46,29 @@ def product(coupling: Coupling, operands: Sequence[Operand], output: str, shape:
                 for dim in axis.dims:
                     coupling.contracted(name, dim)
     return Labels(shape, tuple(result))
+
+
+def _plain(coupling: Coupling, operands: Sequence[Operand], output: str, shape: tuple[int, ...]) -> Labels:
+    """The same where no axis is joint, as in most networks: each letter stands for itself."""
+    result: dict[int, Axis] = {}
+    met: dict[str, Atoms] = {}
+    for i, (name, labels, letters) in enumerate(operands):
+        others = [operand for j, operand in enumerate(operands) if j != i]
+        for axis in labels.axes:
+            (dim,) = axis.dims
+            letter = letters[dim]
+            if _meets_fixed(letter, others):
+                coupling.freeze(axis.atoms, "multiplies it with a fixed dimension")
+                continue
+            if letter in met:
+                coupling.tie(met[letter], axis.atoms)
+            else:
+                met[letter] = axis.atoms
+            if letter not in output:
+                coupling.contracted(name, dim)
+            elif (place := output.index(letter)) not in result:
+                result[place] = axis.moved((place,))
+    return Labels(shape, tuple(result.values()))
 
 
 def _ready(coupling: Coupling, labels: Labels, letters: str, others: Sequence[Operand], output: str) -> Labels:
