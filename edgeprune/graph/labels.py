@@ -34,7 +34,7 @@ class Axis:
     def moved(self, dims: Sequence[int]) -> Axis:
         """The same atoms on other dimensions: `dims[i]` replaces `self.dims[i]`."""
         if len(dims) == 1:
-            return Axis(tuple(dims), self.atoms)
+            return self if tuple(dims) == self.dims else Axis(tuple(dims), self.atoms)
         order = np.argsort(dims)
         return Axis(tuple(dims[i] for i in order), self.atoms.transpose(order))
 
@@ -72,22 +72,26 @@ class Labels:
 
 
 class Left:
-    """What is left of shapes where `keep` is False for some atoms; tensors share axes, each is counted once."""
+    """What is left where `keep` is False for some atoms; tensors share axes, each is looked at once."""
 
     def __init__(self, keep: NDArray[np.bool_]) -> None:
         self._keep = keep
-        self._counted: dict[int, tuple[Axis, list[int]]] = {}  # by identity; the axis is held, so that it stays its own
+        self._known: dict[int, tuple[Axis, list[NDArray[np.int64]]]] = {}  # by identity, so the axis is held
+
+    def indices(self, axis: Axis, place: int = 0) -> NDArray[np.int64]:
+        """Those that are left of a dimension of the axis: of its own first one, or another."""
+        known = self._known.get(id(axis))
+        if known is None:
+            kept = [np.flatnonzero(mask) for mask in kept_per_dim(axis, self._keep)]
+            known = self._known[id(axis)] = axis, kept
+        return known[1][place]
 
     def shape(self, labels: Labels) -> tuple[int, ...]:
         """As `Labels.kept_shape`."""
         shape = list(labels.shape)
         for axis in labels.axes:
-            known = self._counted.get(id(axis))
-            if known is None:
-                counts = [int(np.count_nonzero(kept)) for kept in kept_per_dim(axis, self._keep)]
-                known = self._counted[id(axis)] = axis, counts
-            for dim, count in zip(axis.dims, known[1], strict=True):
-                shape[dim] = count
+            for place, dim in enumerate(axis.dims):
+                shape[dim] = len(self.indices(axis, place))
         return tuple(shape)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_arg
 
 from edgeprune.graph.call import Call
 from edgeprune.graph.code import run_like
@@ -36,12 +36,12 @@ def cut(module: GraphModule, coupling: Coupling, keep: Keep) -> GraphModule:
                 changed.append((old, new))
         _reshape_meta(old, new, coupling, left)
     smaller = GraphModule({}, Graph(), "Pruned")
-    _fill(smaller, {**_parameters(module, coupling, keep), **constants})
+    _fill(smaller, {**_parameters(module, coupling, left), **constants}, training=module.training)
     run_like(smaller, graph, module, changed)
-    return smaller.train(module.training)
+    return smaller
 
 
-def _fill(module: GraphModule, values: dict[str, Any]) -> None:
+def _fill(module: GraphModule, values: dict[str, Any], *, training: bool) -> None:
     """Put parameters, buffers and other attributes in their places, by dotted names."""
     homes: dict[str, torch.nn.Module] = {"": module}
     for name in sorted(values, key=lambda name: name.count(".")):
@@ -53,6 +53,8 @@ def _fill(module: GraphModule, values: dict[str, Any]) -> None:
             home.register_buffer(last, value)
         else:
             setattr(home, last, value)
+    for home in homes.values():
+        home.training = training
 
 
 def _home(homes: dict[str, torch.nn.Module], path: str) -> torch.nn.Module:
@@ -69,17 +71,28 @@ def _home(homes: dict[str, torch.nn.Module], path: str) -> torch.nn.Module:
 def _copy(graph: Graph) -> Graph:
     """The same nodes in the same order; the input and output structure is shared, it never changes."""
     copied = Graph()
-    copied.output(copied.graph_copy(graph, {}))
+    made: dict[Node, Node] = {}
+    for node in graph.nodes:
+        if node.op == "output":
+            copied.output(map_arg(node.args[0], made.__getitem__))
+            continue
+        # Arguments come after: a node that is made with them is searched for symbolic sizes among them.
+        new = made[node] = copied.create_node(node.op, node.target, name=node.name, type_expr=node.type)
+        if node.args:
+            new.args = map_arg(node.args, made.__getitem__)
+        if node.kwargs:
+            new.kwargs = map_arg(node.kwargs, made.__getitem__)
+        new.meta = node.meta.copy()
     copied.set_codegen(graph._codegen)  # noqa: SLF001  the only way to it
     return copied
 
 
-def slice_tensor(tensor: torch.Tensor, labels: Labels, keep: Keep) -> torch.Tensor:
+def slice_tensor(tensor: torch.Tensor, labels: Labels, left: Left) -> torch.Tensor:
     """A copy of the tensor without the removed indices."""
     tensor = tensor.detach()
     chosen: list[tuple[int, torch.Tensor]] = []
     for axis in labels.axes:
-        kept = np.flatnonzero(keep[axis.atoms])
+        kept = left.indices(axis)
         if len(kept) < axis.atoms.size:
             chosen.append((axis.dims[0], torch.from_numpy(kept).to(tensor.device)))
     if not chosen:
@@ -105,7 +118,7 @@ def _selected(tensor: torch.Tensor, chosen: list[tuple[int, torch.Tensor]]) -> t
     return tensor
 
 
-def _parameters(module: GraphModule, coupling: Coupling, keep: Keep) -> dict[str, Any]:
+def _parameters(module: GraphModule, coupling: Coupling, left: Left) -> dict[str, Any]:
     made: dict[int, Any] = {}
     root: dict[str, Any] = {}
     attributes = Attributes(module)
@@ -116,7 +129,7 @@ def _parameters(module: GraphModule, coupling: Coupling, keep: Keep) -> dict[str
         value = attributes[name]
         if isinstance(value, torch.Tensor):
             if id(value) not in made:
-                smaller = slice_tensor(value, coupling.parameters[name], keep)
+                smaller = slice_tensor(value, coupling.parameters[name], left)
                 is_parameter = isinstance(value, torch.nn.Parameter)
                 made[id(value)] = torch.nn.Parameter(smaller, value.requires_grad) if is_parameter else smaller
             value = made[id(value)]

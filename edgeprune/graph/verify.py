@@ -25,6 +25,7 @@ from edgeprune.errors import VerificationError
 from edgeprune.graph.batch import batch_of, carriers, keep_at, repeated
 from edgeprune.graph.coupling import Coupling
 from edgeprune.graph.edit import Keep
+from edgeprune.graph.labels import Left
 from edgeprune.graph.operators import layer_of, operator_name
 from edgeprune.graph.reference import Plain, Reference, State
 from edgeprune.graph.surgery import slice_tensor
@@ -176,8 +177,8 @@ class _Pair:
         return _run(Reference(self.original, coupling, keep, self.probe, dtype, dropped=self.dropped), inputs, dtype)
 
     def _found(self, inputs: tuple[torch.Tensor, ...], dtype: torch.dtype) -> list[Any]:
-        labels = self.coupling.parameters
-        sliced = {name: slice_tensor(tensor, labels[name], self.keep) for name, tensor in self.probe.items()}
+        labels, left = self.coupling.parameters, Left(self.keep)
+        sliced = {name: slice_tensor(tensor, labels[name], left) for name, tensor in self.probe.items()}
         plain = Plain(self.pruned, sliced, dtype)
         try:
             return _run(plain, inputs, dtype)

@@ -38,6 +38,7 @@ def verify(dense: Path | str, pruned: Path | str, *, trained: bool = False) -> V
 
     from edgeprune.graph.blocks import named_blocks
     from edgeprune.graph.captured import Captured
+    from edgeprune.graph.labels import Left
     from edgeprune.graph.storage import load, read_candidate
     from edgeprune.graph.surgery import slice_tensor
 
@@ -50,6 +51,7 @@ def verify(dense: Path | str, pruned: Path | str, *, trained: bool = False) -> V
     dynamic = loaded.batch_dynamic
     original = Captured(loaded.module, loaded.example_inputs, batch_dynamic=dynamic, granularity=granularity)
     coupling, keep = original.kept_atoms(candidate)
+    left = Left(keep)
     blocks = named_blocks(original.blocks, candidate.dropped_blocks)
     before = dict(original.module.state_dict(keep_vars=True))
     changed = []
@@ -61,7 +63,7 @@ def verify(dense: Path | str, pruned: Path | str, *, trained: bool = False) -> V
                 continue
             if name not in before or name not in coupling.parameters:
                 raise ParityError(f"{name!r} of {pruned} is not in {dense}", hint=_HINT)
-            expected = slice_tensor(before[name], coupling.parameters[name], keep)
+            expected = slice_tensor(before[name], coupling.parameters[name], left)
             if expected.shape != tensor.shape:
                 shapes = f"{tuple(tensor.shape)}, not {tuple(expected.shape)}"
                 raise ParityError(f"{name!r} of {pruned} has the shape {shapes}", hint=_HINT)

@@ -20,6 +20,10 @@ def broadcast(
     coupling: Coupling, inputs: Sequence[Labels], shape: tuple[int, ...], free: Collection[int] = ()
 ) -> Labels:
     """Tie the axes of all inputs that meet on a dimension of the broadcast `shape` (dimensions in `free` excepted)."""
+    if len(inputs) == 1 and len(inputs[0].shape) == len(shape):
+        return Labels(shape, inputs[0].axes)
+    if not any(axis.is_joint for labels in inputs for axis in labels.axes):
+        return _plain(coupling, inputs, shape, free)
     aligned = [_aligned(labels, len(shape)) for labels in inputs]
     aligned = [_separated(coupling, labels, aligned, shape, free) for labels in aligned]
     result: list[Axis] = []
@@ -34,6 +38,27 @@ def broadcast(
                 result.append(axis)
     widest = [a for a in result if not any(set(a.dims) < set(b.dims) for b in result)]
     return Labels(shape, tuple(widest))
+
+
+def _plain(coupling: Coupling, inputs: Sequence[Labels], shape: tuple[int, ...], free: Collection[int]) -> Labels:
+    """The same where no axis is joint, as in most networks: dimension by dimension."""
+    result: dict[int, Axis] = {}
+    for labels in inputs:
+        shift = len(shape) - len(labels.shape)
+        for axis in labels.axes:
+            dim = axis.dims[0] + shift
+            if dim not in free and any(_is_fixed(other, dim - len(shape)) for other in inputs):
+                coupling.freeze(axis.atoms, "meets a fixed dimension")
+            if dim in result:
+                coupling.tie(result[dim].atoms, axis.atoms)
+            else:
+                result[dim] = axis.moved((dim,))
+    return Labels(shape, tuple(result.values()))
+
+
+def _is_fixed(labels: Labels, dim: int) -> bool:
+    """Whether a dimension, counted from the end, is there and has no labels."""
+    return len(labels.shape) >= -dim and labels.shape[dim] != 1 and labels.axis(dim) is None
 
 
 def _aligned(labels: Labels, ndim: int) -> Labels:

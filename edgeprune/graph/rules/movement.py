@@ -41,6 +41,19 @@ def move(coupling: Coupling, call: Call) -> Labels | list[Labels]:
     return outputs if isinstance(call.node.meta["val"], list | tuple) else outputs[0]
 
 
+def permuted(coupling: Coupling, call: Call) -> Labels:  # noqa: ARG001  a rule
+    """`permute`, `transpose`: known without running them."""
+    source: Labels = call["self"]
+    count = len(source.shape)
+    if call.name.startswith("permute"):
+        order = [int(dim) % count for dim in call["dims"]]
+    else:
+        order = list(range(count))
+        first, second = int(call["dim0"]), int(call["dim1"])
+        order[first], order[second] = order[second], order[first]
+    return Labels(call.shape, tuple(axis.moved([order.index(dim) for dim in axis.dims]) for axis in source.axes))
+
+
 def picked(coupling: Coupling, call: Call) -> Labels | list[Labels]:
     """`select`, `unbind`: of a split dimension, the part that is picked from keeps its size; the others pass on."""
     name, source = call.tensors()[0]
@@ -285,7 +298,7 @@ def from_columns(coupling: Coupling, call: Call) -> Labels:
 
 _RESHAPES = ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")
 _MOVES = """
-    permute transpose t mT numpy_T adjoint movedim
+    t mT numpy_T adjoint movedim
     moveaxis swapaxes swapdims split split_with_sizes chunk
     narrow flip repeat tile repeat_interleave
 """
@@ -296,6 +309,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("expand", "broadcast_to"), expanded),
     **dict.fromkeys(("view_as", "reshape_as", "expand_as"), shaped),
     **dict.fromkeys(FILLS, filled),
+    **dict.fromkeys(("permute", "transpose"), permuted),
     **dict.fromkeys(("select", "unbind"), picked),
     **dict.fromkeys(("slice", "roll", "index_select"), reindexed),
     "index": indexed,
