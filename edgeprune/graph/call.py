@@ -55,16 +55,21 @@ class Call:
         """All tensor arguments with their names, members of lists one by one."""
         found: list[tuple[str, Labels]] = []
         for name, value in self.arguments.items():
-            values = value if isinstance(value, list | tuple) else [value]
-            found.extend((name, item) for item in values if isinstance(item, Labels))
+            if isinstance(value, Labels):
+                found.append((name, value))
+            elif isinstance(value, (list, tuple)):
+                found.extend((name, item) for item in value if isinstance(item, Labels))
         return found
 
 
 def bind(node: Node, labels: Mapping[Node, Value], constants: Constants) -> Call:
     """The call that a node makes, given the labels of the nodes before it."""
     value = node.meta["val"]
-    values = value if isinstance(value, list | tuple) else [value]
-    shapes = tuple(shape_of(item) if isinstance(item, torch.Tensor) else () for item in values)
+    if isinstance(value, torch.Tensor):
+        shapes: tuple[tuple[int, ...], ...] = (shape_of(value),)
+    else:
+        values = value if isinstance(value, list | tuple) else [value]
+        shapes = tuple(shape_of(item) if isinstance(item, torch.Tensor) else () for item in values)
     return Call(node, operator_name(node), _arguments(node, labels), shapes, constants)
 
 
@@ -72,7 +77,7 @@ def _arguments(node: Node, labels: Mapping[Node, Value]) -> dict[str, Any]:
     def value(argument: object) -> Any:
         if isinstance(argument, Node):
             return labels[argument]
-        if isinstance(argument, list | tuple):
+        if isinstance(argument, (list, tuple)):  # a union takes longer, and this runs for every argument
             return [value(item) for item in argument]
         return argument
 

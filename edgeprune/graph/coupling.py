@@ -240,7 +240,7 @@ class Coupling(Ties):
             return concrete(value)
         call = bind(node, self.labels, self._constants)
         self.calls[node] = call
-        known = rules.get(call.name, rules.get(call.name.rstrip("_"), barrier))
+        known = rules.get(call.name) or rules.get(call.name.rstrip("_"), barrier)
         rule = known if is_operator(node) else barrier
         result = rule(self, call)
         for labels in result if isinstance(result, list) else [result]:

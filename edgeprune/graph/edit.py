@@ -119,8 +119,9 @@ def smaller_meta(value: torch.Tensor, before: tuple[int, ...], after: tuple[int,
     if after == before:
         return value
     meta = torch.empty(after, dtype=value.dtype, device="meta")
-    # A tensor with symbolic sizes would take milliseconds to make.
-    meta.sizes = tuple(map(_smaller_size, sizes_of(value), before, after))  # type: ignore[attr-defined]
+    sizes = sizes_of(value)
+    if any(type(size) is not int for size in sizes):  # a tensor with symbolic sizes would take milliseconds to make
+        meta.sizes = tuple(map(_smaller_size, sizes, before, after))  # type: ignore[attr-defined]
     return meta
 
 

@@ -82,7 +82,7 @@ class Left:
         """Those that are left of a dimension of the axis: of its own first one, or another."""
         known = self._known.get(id(axis))
         if known is None:
-            kept = [np.flatnonzero(mask) for mask in kept_per_dim(axis, self._keep)]
+            kept = [mask.nonzero()[0] for mask in kept_per_dim(axis, self._keep)]
             known = self._known[id(axis)] = axis, kept
         return known[1][place]
 

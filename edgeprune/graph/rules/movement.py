@@ -13,7 +13,7 @@ from edgeprune.graph.labels import Axis, Labels, label_tensor, read_off, reshape
 from edgeprune.graph.operators import FILLS, is_written, sizes_of
 from edgeprune.graph.rules.elementwise import broadcast
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "move"]
 
 _PADDED = -1  # what padding puts into a label tensor
 
@@ -245,57 +245,6 @@ def indexed(coupling: Coupling, call: Call) -> Labels:
     return _without_overlap(coupling, call.shape, axes)
 
 
-def shuffled(coupling: Coupling, call: Call) -> Labels | list[Labels]:
-    """`channel_shuffle`: the same positions of every group."""
-    source, atoms = coupling.along(call["self"], 1)
-    if atoms is not None:
-        coupling.tie(atoms.reshape(int(call["groups"]), -1)[:1], atoms.reshape(int(call["groups"]), -1))
-    call.arguments["self"] = source
-    return move(coupling, call)
-
-
-def pixels(coupling: Coupling, call: Call) -> Labels | list[Labels]:
-    """`pixel_shuffle`: channels that become one go together; `pixel_unshuffle`: a channel passes on."""
-    source: Labels = call["self"]
-    source = coupling.freeze_axes(source, [-1, -2], "rearranges it")
-    source, atoms = coupling.along(source, len(source.shape) - 3)
-    if atoms is not None and call.name == "pixel_shuffle":
-        each = atoms.reshape(-1, int(call["upscale_factor"]) ** 2)
-        coupling.tie(each[:, :1], each)
-    call.arguments["self"] = source
-    return move(coupling, call)
-
-
-def windows(coupling: Coupling, call: Call) -> Labels | list[Labels]:
-    """`unfold` of one dimension into overlapping windows, which has to stay; the others pass on."""
-    source: Labels = call["self"]
-    call.arguments["self"] = coupling.freeze_axes(source, [int(call["dimension"])], "slides over it")
-    return move(coupling, call)
-
-
-def columns(coupling: Coupling, call: Call) -> Labels:
-    """`im2col` (n, c, h, w) to (n, c × kernel, positions): each channel becomes as many rows as the kernel has taps."""
-    source: Labels = call["self"]
-    last = len(source.shape) - 1
-    source = coupling.freeze_axes(source, [*range(last - 2), last - 1, last], "slides over it")
-    axis = source.axis(last - 2)
-    taps = call.shape[-2] // source.shape[last - 2]
-    return Labels(call.shape, () if axis is None else (Axis((last - 2,), np.repeat(axis.atoms, taps)),))
-
-
-def from_columns(coupling: Coupling, call: Call) -> Labels:
-    """`col2im` (n, c × kernel, positions) to (n, c, h, w)."""
-    source: Labels = call["self"]
-    dim = len(source.shape) - 2
-    source = coupling.freeze_axes(source, [*range(dim), dim + 1], "adds up along it")
-    source, atoms = coupling.along(source, dim)
-    if atoms is None:
-        return Labels(call.shape)
-    rows = atoms.reshape(call.shape[-3], -1)
-    coupling.tie(rows[:, :1], rows)
-    return Labels(call.shape, (Axis((dim,), rows[:, 0].copy()),))
-
-
 _RESHAPES = ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")
 _MOVES = """
     t mT numpy_T adjoint movedim
@@ -314,11 +263,6 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("slice", "roll", "index_select"), reindexed),
     "index": indexed,
     **dict.fromkeys(("pad", "constant_pad_nd"), padded),
-    "channel_shuffle": shuffled,
-    **dict.fromkeys(("pixel_shuffle", "pixel_unshuffle"), pixels),
-    "unfold": windows,
-    "im2col": columns,
-    "col2im": from_columns,
     "cat": concatenate,
     "concat": concatenate,
     "stack": stack,

@@ -5,7 +5,16 @@ from __future__ import annotations
 from edgeprune.graph.call import Call
 from edgeprune.graph.coupling import Coupling, Rule
 from edgeprune.graph.labels import Labels
-from edgeprune.graph.rules import contraction, convolution, elementwise, movement, normalization, recurrent, spatial
+from edgeprune.graph.rules import (
+    contraction,
+    convolution,
+    elementwise,
+    movement,
+    normalization,
+    rearranging,
+    recurrent,
+    spatial,
+)
 
 __all__ = ["BARRIER", "RULES"]
 
@@ -24,6 +33,7 @@ BARRIER: Rule = barrier
 
 RULES: dict[str, Rule] = {
     **movement.RULES,
+    **rearranging.RULES,
     **contraction.RULES,
     **convolution.RULES,
     **recurrent.RULES,
