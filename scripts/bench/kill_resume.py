@@ -61,7 +61,8 @@ def main() -> int:
     # A short path: Ray's sockets lie there.
     with tempfile.TemporaryDirectory(prefix="edgeprune-kill-") as folder, ExitStack() as open_things:
         os.environ["EDGEPRUNE_LOCK"] = f"{folder}/device.lock"
-        server = open_things.enter_context(Sshd({"EDGEPRUNE_LOCK": f"{folder}/device.lock"}))
+        linked = "link" in options.of
+        server = open_things.enter_context(Sshd({"EDGEPRUNE_LOCK": f"{folder}/device.lock"})) if linked else None
         cluster = open_things.enter_context(ray_cluster(f"{folder}/ray")) if "node" in options.of else None
         bench = Bench(Path(folder), tuple(options.of), draw, server, cluster)
         report = bench.measure(options.kills, options.strategy)
@@ -96,7 +97,7 @@ class Bench:
     folder: Path
     kinds: tuple[str, ...]
     draw: random.Random
-    server: Sshd
+    server: Sshd | None  # where links are killed
     cluster: Any
     moments: list[dict[str, Any]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -148,7 +149,7 @@ class Bench:
 
     def run(self, project: Path, run_dir: Path) -> subprocess.Popen[bytes]:
         """A run of the project in a process group of its own; it goes on with what is in the folder."""
-        target = ["--target", self.server.url] if "link" in self.kinds else []
+        target = [] if self.server is None else ["--target", self.server.url]
         command = [*EDGEPRUNE, "run", str(project), "--resume", "--run-dir", str(run_dir), *target]
         with (run_dir.parent / "log").open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
@@ -199,7 +200,7 @@ class Bench:
                 self.cluster.remove_node(node, allow_graceful=False)
                 self.cluster.add_node(**_NODE)
                 return True
-            if kind == "link" and self.server.drop_connections():
+            if kind == "link" and self.server is not None and self.server.drop_connections():
                 return True
             if kind == "worker" and (workers := self.workers(process)):
                 with suppress(psutil.NoSuchProcess):
