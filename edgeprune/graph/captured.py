@@ -216,7 +216,7 @@ class Prunable:
             group = groups.get(name)
             if group is None:
                 raise UsageError(f"no prunable channel group is named {name!r}", hint=f"groups: {', '.join(groups)}")
-            if not units or units[0] < 0 or units[-1] >= group.units:
+            if not units or min(units) < 0 or max(units) >= group.units:
                 raise UsageError(f"group {name!r}: the kept units must be a non-empty choice of 0 to {group.units - 1}")
             gone = np.ones(group.units, np.bool_)
             gone[list(units)] = False

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+import pytest
 import torch
 from torch import nn
 
+from edgeprune.errors import UsageError
 from edgeprune.graph.capture import capture
 from edgeprune.graph.captured import Captured
 from edgeprune.records.candidate import Candidate
@@ -49,3 +51,11 @@ def test_a_candidate_of_many_groups_stays_short() -> None:
         f"Candidate({many.id}: g0 keeps 2, g1 keeps 2, g2 keeps 2, 2 more; 1 blocks dropped; 1 weights sparse)"
     )
     assert repr(Candidate()) == f"Candidate({Candidate().id}: dense)"
+
+
+@pytest.mark.parametrize("units", [(), (0, -1, 3), (0, 99, 3), (-1, 2), (0, 6)])
+def test_kept_units_must_be_there_in_whatever_order(units: tuple[int, ...]) -> None:
+    net = capture(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), torch.randn(2, 4))
+    with pytest.raises(UsageError, match=r"group '0': the kept units must be a non-empty choice of 0 to 5"):
+        net.prune(Candidate({"0": units}))
+    assert net.prune(Candidate({"0": (3, 0)})).cost().params == 4 * 2 + 2 + 2 * 2 + 2
