@@ -67,8 +67,8 @@ class _Occurrences:
         """The slices of rows over which the (sorted) key stays the same."""
         if not len(key):
             return []
-        starts = np.flatnonzero(np.r_[True, key[1:] != key[:-1]])
-        return [slice(int(a), int(b)) for a, b in zip(starts, np.r_[starts[1:], len(key)], strict=True)]
+        starts = [0, *(np.flatnonzero(key[1:] != key[:-1]) + 1).tolist()]
+        return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(key)], strict=True)]
 
 
 def find_groups(coupling: Coupling) -> tuple[tuple[ChannelGroup, ...], tuple[ChannelGroup, ...]]:
@@ -117,35 +117,48 @@ def _prunable(coupling: Coupling, places: list[Place], rows: _Occurrences) -> tu
     np.add.at(signature, rows.component, keys[rows.place])
     # By group, place and component; rows come by place and index, and a stable sort leaves the indices in order.
     number = np.unique(signature, return_inverse=True)[1][rows.component]
-    rows = rows[np.argsort((number * len(places) + rows.place) * len(signature) + rows.component, kind="stable")]
-    groups = [_group(coupling, places, rows[run]) for run in rows.runs(signature[rows.component])]
-    order = {place: i for i, place in enumerate(places)}
-    groups.sort(key=lambda g: (order[g.members[0].parameter, g.members[0].dim], int(g.members[0].indices.min())))
+    order = np.argsort((number * len(places) + rows.place) * len(signature) + rows.component, kind="stable")
+    number, rows = number[order], rows[order]
+    blocks: dict[int, list[tuple[Place, NDArray[np.int64]]]] = {}
+    for start, end, units in _blocks(number, rows):
+        block = places[int(rows.place[start])], rows.index[start:end].reshape(units, -1)
+        blocks.setdefault(int(number[start]), []).append(block)
+    groups = [_group(coupling, found) for found in blocks.values()]
+    first = {place: i for i, place in enumerate(places)}
+    groups.sort(key=lambda g: (first[g.members[0].parameter, g.members[0].dim], int(g.members[0].indices.min())))
     seen: dict[str, int] = {}
     named = []
     for group in groups:
         seen[group.name] = seen.get(group.name, 0) + 1
         name = group.name if seen[group.name] == 1 else f"{group.name}:{seen[group.name]}"
-        named.append(ChannelGroup(name, group.units, group.members))
+        named.append(group if name == group.name else replace(group, name=name))
     return tuple(named)
 
 
-def _group(coupling: Coupling, places: list[Place], rows: _Occurrences) -> ChannelGroup:
-    """The group of rows that are sorted by place, component and index."""
-    blocks = []
-    for run in rows.runs(rows.place):
-        component = rows.component[run]
-        units = 1 + int(np.count_nonzero(component[1:] != component[:-1]))
-        blocks.append((places[int(rows.place[run.start])], rows.index[run].reshape(units, -1)))
-    first_places = blocks[0][1].min(axis=1)
-    order = np.argsort(first_places, kind="stable")  # units in the order of their first place
-    sorted_already = bool((first_places[1:] > first_places[:-1]).all())
+def _blocks(number: NDArray[np.int64], rows: _Occurrences) -> list[tuple[int, int, int]]:
+    """For each place of each group the first of its rows, the end of them, and how many units they are."""
+    if not len(number):
+        return []
+    begins = np.ones(len(number), np.bool_)
+    begins[1:] = (number[1:] != number[:-1]) | (rows.place[1:] != rows.place[:-1])
+    starts = np.flatnonzero(begins)
+    begins[1:] |= rows.component[1:] != rows.component[:-1]
+    units = np.add.reduceat(begins, starts, dtype=np.int64)
+    return list(zip(starts.tolist(), [*starts[1:].tolist(), len(number)], units.tolist(), strict=True))
+
+
+def _group(coupling: Coupling, blocks: list[tuple[Place, NDArray[np.int64]]]) -> ChannelGroup:
+    """The group that has these indices, by unit, of these places."""
+    first_places = blocks[0][1][:, 0]
+    order = None  # units in the order of their first place
+    if not (first_places[1:] > first_places[:-1]).all():
+        order = np.argsort(first_places, kind="stable")
     members = tuple(
-        Member(name, dim, indices if sorted_already else indices[order], _role(coupling, (name, dim)))
+        Member(name, dim, indices if order is None else indices[order], _role(coupling, (name, dim)))
         for (name, dim), indices in blocks
     )
     first = next((m for m in members if m.role == "producer"), members[0])
-    return ChannelGroup(_layer(first.parameter), len(order), members)
+    return ChannelGroup(_layer(first.parameter), len(first_places), members)
 
 
 def _role(coupling: Coupling, place: Place) -> Role:

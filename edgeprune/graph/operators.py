@@ -101,7 +101,8 @@ def _evaluated(expression: Any, kind: type, rows: int) -> Any:
 
 def sizes_of(value: Any) -> tuple[Any, ...]:
     """The sizes of a (fake) tensor, symbolic where the batch takes part; surgery notes them on what it makes."""
-    return tuple(getattr(value, "sizes", value.shape))
+    noted: tuple[Any, ...] | None = getattr(value, "sizes", None)
+    return tuple(value.shape) if noted is None else noted
 
 
 def shape_of(value: Any) -> tuple[int, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -14,11 +16,15 @@ from edgeprune.graph.constants import Attributes
 from edgeprune.graph.coupling import Coupling
 from edgeprune.graph.edit import Keep, smaller_meta
 from edgeprune.graph.labels import Labels, Left
+from edgeprune.graph.operators import sizes_of
 from edgeprune.graph.rewriting import is_rewritten, rewrite
 
 __all__ = ["cut", "slice_tensor"]
 
-_ROWS_AT_ONCE = 1 << 18  # elements
+# Elements that are selected at once, in blocks of rows: what is in between uses the same memory again, and torch takes
+# no second thread for so few, which it waits for many times as long as it takes itself where another process runs.
+_AT_ONCE = 1 << 15
+_LARGE = 1 << 17  # elements of a tensor that is worth a thread
 
 
 def cut(module: GraphModule, coupling: Coupling, keep: Keep) -> GraphModule:
@@ -27,6 +33,7 @@ def cut(module: GraphModule, coupling: Coupling, keep: Keep) -> GraphModule:
     left = Left(keep)
     constants: dict[str, torch.Tensor] = {}
     changed: list[tuple[Node, Node]] = []
+    known: dict[object, torch.Tensor] = {}
     for old, new in zip(module.graph.nodes, list(graph.nodes), strict=True):
         call = coupling.calls.get(old)
         if call is not None and is_rewritten(call) and _changes(call, coupling.labels[old], left):
@@ -34,7 +41,7 @@ def cut(module: GraphModule, coupling: Coupling, keep: Keep) -> GraphModule:
             rewrite(new, call, coupling.labels[old], keep, constants)
             if before != (new.target, new.args, new.kwargs):
                 changed.append((old, new))
-        _reshape_meta(old, new, coupling, left)
+        _reshape_meta(old, new, coupling, left, known)
     smaller = GraphModule({}, Graph(), "Pruned")
     _fill(smaller, {**_parameters(module, coupling, left), **constants}, training=module.training)
     run_like(smaller, graph, module, changed)
@@ -92,51 +99,61 @@ def _copy(graph: Graph) -> Graph:
 def slice_tensor(tensor: torch.Tensor, labels: Labels, left: Left) -> torch.Tensor:
     """A copy of the tensor without the removed indices."""
     tensor = tensor.detach()
-    chosen: list[tuple[int, torch.Tensor]] = []
+    chosen: dict[int, torch.Tensor] = {}
     for axis in labels.axes:
         kept = left.indices(axis)
         if len(kept) < axis.atoms.size:
-            chosen.append((axis.dims[0], torch.from_numpy(kept).to(tensor.device)))
+            chosen[axis.dims[0]] = torch.from_numpy(kept).to(tensor.device)
     if not chosen:
         return tensor.clone()
-    (dim, index), *others = chosen
-    if dim != 0 or not others or tensor.numel() <= _ROWS_AT_ONCE:
-        return _selected(tensor, chosen)
-    # In blocks of rows: what is selected in between stays small enough to use the same memory again.
-    shape = list(tensor.shape)
-    for d, picked in chosen:
-        shape[d] = len(picked)
-    result = tensor.new_empty(shape)
-    rows = max(1, _ROWS_AT_ONCE * tensor.shape[0] // tensor.numel())
-    for first in range(0, len(index), rows):
-        part = index[first : first + rows]
-        result[first : first + rows] = _selected(tensor, [(0, part), *others])
+    rows = max(1, _AT_ONCE * len(tensor) // tensor.numel())
+    if rows >= len(tensor):
+        return _selected(tensor, chosen.items())
+    result = tensor.new_empty([len(chosen[d]) if d in chosen else size for d, size in enumerate(tensor.shape)])
+    of_rows, others = chosen.pop(0, None), list(chosen.items())
+    for first in range(0, len(result), rows):
+        part = slice(first, first + rows)
+        source = tensor if of_rows is not None else tensor[part]
+        *before, (dim, last) = others if of_rows is None else [(0, of_rows[part]), *others]
+        torch.index_select(_selected(source, before), dim, last, out=result[part])
     return result
 
 
-def _selected(tensor: torch.Tensor, chosen: list[tuple[int, torch.Tensor]]) -> torch.Tensor:
+def _selected(tensor: torch.Tensor, chosen: Iterable[tuple[int, torch.Tensor]]) -> torch.Tensor:
     for dim, index in chosen:
         tensor = tensor.index_select(dim, index)
     return tensor
 
 
 def _parameters(module: GraphModule, coupling: Coupling, left: Left) -> dict[str, Any]:
-    made: dict[int, Any] = {}
-    root: dict[str, Any] = {}
     attributes = Attributes(module)
-    for node in module.graph.nodes:
-        if node.op != "get_attr":
-            continue
-        name = str(node.target)
-        value = attributes[name]
-        if isinstance(value, torch.Tensor):
-            if id(value) not in made:
-                smaller = slice_tensor(value, coupling.parameters[name], left)
-                is_parameter = isinstance(value, torch.nn.Parameter)
-                made[id(value)] = torch.nn.Parameter(smaller, value.requires_grad) if is_parameter else smaller
-            value = made[id(value)]
-        root[name] = value
-    return root
+    values = {str(node.target): attributes[str(node.target)] for node in module.graph.nodes if node.op == "get_attr"}
+    unique = {id(value): name for name, value in reversed(values.items()) if isinstance(value, torch.Tensor)}
+    made = _sliced({name: (values[name], coupling.parameters[name]) for name in unique.values()}, left)
+    for name, smaller in made.items():
+        if isinstance(values[name], torch.nn.Parameter):
+            made[name] = torch.nn.Parameter(smaller, values[name].requires_grad)
+    return {name: made[unique[id(value)]] if id(value) in unique else value for name, value in values.items()}
+
+
+def _sliced(tensors: Mapping[str, tuple[torch.Tensor, Labels]], left: Left) -> dict[str, torch.Tensor]:
+    """The slices of the tensors; several large ones at once, as far as torch may use threads."""
+    large = [name for name, (tensor, _) in tensors.items() if tensor.numel() >= _LARGE]
+    threads = min(torch.get_num_threads(), len(large))
+    made: dict[str, torch.Tensor] = {}
+    waiting = iter(large)
+
+    def slice_waiting() -> None:
+        for name in waiting:
+            made[name] = slice_tensor(*tensors[name], left)
+
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        helpers = [pool.submit(slice_waiting) for _ in range(threads - 1)]
+        small = {name: slice_tensor(*both, left) for name, both in tensors.items() if both[0].numel() < _LARGE}
+        slice_waiting()
+        for helper in helpers:
+            helper.result()
+    return small | made
 
 
 def _changes(call: Call, result: Any, left: Left) -> bool:
@@ -145,13 +162,25 @@ def _changes(call: Call, result: Any, left: Left) -> bool:
     return any(left.shape(labels) != labels.shape for labels in everything)
 
 
-def _reshape_meta(old: Node, new: Node, coupling: Coupling, left: Left) -> None:
+def _reshape_meta(old: Node, new: Node, coupling: Coupling, left: Left, known: dict[object, torch.Tensor]) -> None:
+    """Give the new node values of its own sizes; nodes of the same sizes share them, in `known`."""
     labels = coupling.labels.get(old)
     value = old.meta.get("val")
     if isinstance(labels, Labels) and isinstance(value, torch.Tensor):
-        new.meta["val"] = smaller_meta(value, labels.shape, left.shape(labels))
+        new.meta["val"] = _smaller(value, labels, left, known)
     elif isinstance(labels, list) and isinstance(value, list | tuple):
         new.meta["val"] = [
-            smaller_meta(v, item.shape, left.shape(item)) if isinstance(item, Labels) else v
+            _smaller(v, item, left, known) if isinstance(item, Labels) else v
             for item, v in zip(labels, value, strict=True)
         ]
+
+
+def _smaller(value: torch.Tensor, labels: Labels, left: Left, known: dict[object, torch.Tensor]) -> torch.Tensor:
+    before, after = labels.shape, left.shape(labels)
+    if after == before:
+        return value
+    sizes = sizes_of(value)
+    key = value.dtype, before, after, tuple([s if type(s) is int else s.node.expr for s in sizes])
+    if key not in known:
+        known[key] = smaller_meta(value, before, after)
+    return known[key]

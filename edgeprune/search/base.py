@@ -84,11 +84,15 @@ class SearchSpace:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A candidate to try, and how far."""
+    """A candidate to try, and how far.
+
+    A measurement that is out of the range `expected` of a figure (lowest, highest) is done again before it is told.
+    """
 
     candidate: Candidate
     stage: Stage
     why: str = field(default="", compare=False)
+    expected: Mapping[str, tuple[float, float]] = field(default_factory=dict, compare=False)
 
 
 @runtime_checkable

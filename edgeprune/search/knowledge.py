@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,10 @@ __all__ = ["Knowledge"]
 
 _HOPED = (0.03, 0.1)  # by which share, at least (but of exact figures) and at most, a prediction is thought too high
 _NEAR_MISS = 1.05  # of a limit
+_NEAR = math.log(1.3)  # of the limit, either way: so near is what was measured there told by ...
+_TELLING = 3  # ... so many measurements, unless
+_SURPRISE = 3.0  # times the margin, but at least by ...
+_LEAST_SURPRISE = 0.04  # ... so much, what is measured differs from what is predicted
 _SHRINK = 0.85  # of what a network that does not fit was predicted to need, the next one may need so much
 # What stands for a figure that nothing predicts, where a network must become smaller all the same.
 _STANDS_FOR: Mapping[str, tuple[str, ...]] = {
@@ -110,6 +115,19 @@ class Knowledge:
                 fitted[figure] = replace(model, margin=residual_margin(model, seen, limit) if limit > 0 else 0.0)
             self._fitted = (len(self.trials), fitted)
         return self._fitted[1]
+
+    def expected(self, candidate: Candidate) -> dict[str, tuple[float, float]]:
+        """Per figure between what a measurement should come out, where measurements near the limit tell.
+
+        What is out of it is an outlier, or news; a second measurement says which.
+        """
+        found = {}
+        for figure, limit in self.limits.items():
+            if sum(abs(math.log(value / limit)) < _NEAR for _, value in self._seen(figure)) >= _TELLING:
+                metric = self.metrics()[figure]
+                predicted, off = metric.predict(candidate), 1 + max(_SURPRISE * metric.margin, _LEAST_SURPRISE)
+                found[figure] = (predicted / off, predicted * off)
+        return found
 
     def aims(self, slack: float = 0.0, margin: float = 1.0) -> dict[str, float]:
         """The limits, less what measuring adds (the upper confidence bound) and what prediction may miss.

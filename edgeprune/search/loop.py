@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from edgeprune.errors import CannotMeasureError, DamagedError, EdgepruneError, StorageError
@@ -47,6 +48,8 @@ class SearchLimits:
 
 
 _CRASHES = 2  # of the same network in a row: then it is the network that the runtime cannot stand
+_SAME = 1.04  # two measurements of the same network that are farther apart contradict each other
+_CONTRADICTED = "CONTRADICTED"  # a measurement that was done again for it, in the journal
 
 
 class _Unmeasurable(Exception):  # noqa: N818  not an error: how the loop is left
@@ -65,8 +68,14 @@ class _Search:
     ahead: Ahead
     trials: list[Trial] = field(default_factory=list)
 
-    def trial(self, candidate: Candidate, stage: Stage) -> Trial:
-        """The next trial: from the journal where it is there, else evaluated and journaled."""
+    def trial(
+        self, candidate: Candidate, stage: Stage, expected: Mapping[str, tuple[float, float]] = MappingProxyType({})
+    ) -> Trial:
+        """The next trial: from the journal where it is there, else evaluated and journaled.
+
+        What comes out of the range that was expected of a figure, or contradicts an earlier measurement of the same
+        network, is measured again once: the second time decides.
+        """
         number = len(self.trials)
         if number < len(self.journal.trials):
             trial = self.journal.trials[number]
@@ -78,6 +87,11 @@ class _Search:
                 )
         else:
             trial = self._measured(candidate, stage, number)
+            doubt = _contradiction(trial, {**expected, **self._before(candidate)})
+            if doubt is not None:
+                self.journal.add_attempt(number, _CONTRADICTED, doubt)
+                self.progress.say(f"trial {number}: {doubt}; measuring it again")
+                trial = self._measured(candidate, stage, number)
             self.journal.add(trial)
             self.progress.say(_line(trial))
         self.trials.append(trial)
@@ -89,6 +103,15 @@ class _Search:
         jobs = [Job(number, p.stage, p.candidate) for number, p in enumerate(batch, first) if number >= known]
         if jobs:
             self.ahead(jobs)
+
+    def _before(self, candidate: Candidate) -> dict[str, tuple[float, float]]:
+        """Between what a figure of the network should come out now, as far as it was measured before."""
+        found = {}
+        for trial in self.trials:
+            if trial.candidate.id == candidate.id and not candidate.is_dense:
+                for name, value in _measured_figures(trial).items():
+                    found[name] = (value / _SAME, value * _SAME)
+        return found
 
     def _measured(self, candidate: Candidate, stage: Stage, number: int) -> Trial:
         crashes = 0
@@ -211,7 +234,7 @@ def _drive(run: _Search, strategy: Strategy, max_trials: int) -> bool:
         batch = list(_affordable(proposals, left))
         run.prepare(batch)
         for proposal in batch:
-            strategy.tell(run.trial(proposal.candidate, proposal.stage))
+            strategy.tell(run.trial(proposal.candidate, proposal.stage, proposal.expected))
         if len(batch) < len(proposals):
             return True
         left -= sum(proposal.stage.is_measured for proposal in batch)
@@ -243,6 +266,27 @@ def _accepted(budget: Budget, trials: list[Trial], dense: Trial) -> Trial | None
 def _accuracy(trial: Trial) -> float:
     figure = trial.figures.get("accuracy")
     return figure.value if figure is not None and figure.value is not None else float("-inf")
+
+
+def _measured_figures(trial: Trial) -> dict[str, float]:
+    """What the device said of the trial's network."""
+    if not trial.stage.is_measured or trial.outcome != Outcome.OK.value:
+        return {}
+    return {
+        name: figure.value
+        for name, figure in trial.figures.items()
+        if name != "accuracy" and figure.kind == "measured" and figure.value is not None
+    }
+
+
+def _contradiction(trial: Trial, expected: Mapping[str, tuple[float, float]]) -> str | None:
+    """What of the trial is not as it should be."""
+    for name, value in _measured_figures(trial).items():
+        low, high = expected.get(name, (value, value))
+        if not low <= value <= high:
+            range_ = f"{format_figure(name, low)} to {format_figure(name, high)}"
+            return f"{name} {format_figure(name, value)} contradicts what is known of this network, {range_}"
+    return None
 
 
 def _blind_limits(budget: Budget, dense: Trial) -> tuple[LimitCheck, ...]:

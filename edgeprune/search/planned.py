@@ -219,7 +219,7 @@ class Planned(ScriptedStrategy):
     def _build(self, candidate: Candidate, why: str) -> _Measuring:
         """Measure a candidate, once."""
         if (candidate.id, Stage.MEASURE) not in self._tried:
-            (trial,) = yield [Proposal(candidate, Stage.MEASURE, why)]
+            (trial,) = yield [Proposal(candidate, Stage.MEASURE, why, self._known.expected(candidate))]
             self._learn(trial)
         return self._tried[candidate.id, Stage.MEASURE]
 

@@ -1,13 +1,14 @@
 """Random networks on a simulated device whose true costs are known; the cost model handed out is biased.
 
 What a real device does to a measurement is here, too: noise, a slow drift, outliers, throttling. All of it depends on
-the trial's number alone, so that a resumed run sees the same.
+the trial's number, and on how often it was measured before, alone: a resumed run sees the same.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -47,18 +48,19 @@ class SimulatedDevice:
     drift: float = 0.002
     outliers: float = 0.03
     throttled: float = 0.05
-    _again: set[int] = field(default_factory=set)
+    _measured: Counter[int] = field(default_factory=Counter)  # by number of trial
 
     def __call__(self, candidate: Candidate, stage: Stage, number: int) -> Trial:
         """The trial, as a run on the device would report it."""
-        random = np.random.default_rng((self.seed, number))
         loss = predicted_loss(self.space, Choice.of(candidate, self.space))
         accuracy = max(_DENSE_ACCURACY - (1 - _RECOVERED[stage]) * loss, 0.0)
         figures = {"accuracy": Figure(accuracy, accuracy)}
         if not stage.is_measured:
             return Trial(number, stage, candidate, Outcome.OK.value, figures)
-        if random.random() < self.throttled and number not in self._again:
-            self._again.add(number)
+        before = self._measured[number]
+        self._measured[number] += 1
+        random = np.random.default_rng((self.seed, number, before))
+        if random.random() < self.throttled and before == 0:
             return Trial(number, stage, candidate, Outcome.THROTTLED.value, figures, message="the clock went down")
         wandered = 1 + self.drift * math.sin(number / 3 + self.seed)
         for figure, true in self.truth.predict(candidate).items():
