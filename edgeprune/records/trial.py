@@ -10,7 +10,9 @@ from typing import Any
 from edgeprune.records.candidate import Candidate
 from edgeprune.records.figures import Figure
 
-__all__ = ["Job", "Stage", "Trial"]
+__all__ = ["MEASURED_AGAIN", "Job", "Stage", "Trial"]
+
+MEASURED_AGAIN = "measured_again"  # among a trial's details: why
 
 
 class Stage(str, Enum):
@@ -49,3 +51,8 @@ class Trial:
     seconds: float = 0.0
     artifact: str | None = None  # path inside the run folder
     details: Mapping[str, Any] = field(default_factory=dict)  # params, macs, verification error, parity error
+
+    @property
+    def measurements(self) -> int:
+        """How often the device measured it: twice where the first time contradicted what was known."""
+        return self.stage.is_measured + (MEASURED_AGAIN in self.details)

@@ -65,8 +65,8 @@ class Knowledge:
 
     @property
     def measurements(self) -> int:
-        """How many networks the device was asked to measure, the dense one not counted."""
-        return sum(trial.stage.is_measured for trial in self.trials)
+        """How often the device measured a network, the dense one not counted."""
+        return sum(trial.measurements for trial in self.trials)
 
     def add(self, trial: Trial) -> None:
         """A trial more."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -22,7 +22,7 @@ from edgeprune.records.explanation import Explanation
 from edgeprune.records.figures import format_figure
 from edgeprune.records.measurement import Outcome
 from edgeprune.records.result import Result, Status
-from edgeprune.records.trial import Job, Stage, Trial
+from edgeprune.records.trial import MEASURED_AGAIN, Job, Stage, Trial
 from edgeprune.search.base import Evaluate, Explains, Proposal, Strategy
 from edgeprune.search.journal import Journal
 from edgeprune.search.limits import check_trial, closest, reachable, ruled_out, unreadable
@@ -92,6 +92,7 @@ class _Search:
                 self.journal.add_attempt(number, _CONTRADICTED, doubt)
                 self.progress.say(f"trial {number}: {doubt}; measuring it again")
                 trial = self._measured(candidate, stage, number)
+                trial = replace(trial, details={**trial.details, MEASURED_AGAIN: doubt})
             self.journal.add(trial)
             self.progress.say(_line(trial))
         self.trials.append(trial)

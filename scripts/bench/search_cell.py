@@ -121,7 +121,7 @@ def ours(
         figures={} if best is None else best.figures,
         dense=dense.figures,
         artifacts=artifacts,
-        measurements=again + sum(trial.stage.is_measured for trial in trials),
+        measurements=again + sum(trial.measurements for trial in trials),
         steps=sum(trial.details.get("fine_tuning_steps", 0) for trial in trials),
         started=started,
         progress=progress,

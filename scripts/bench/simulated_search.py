@@ -61,7 +61,7 @@ def one(device: SimulatedDevice, strategy: str, small: bool) -> dict[str, Any]:
             device.budget,
             sleep=lambda _: None,
         )
-        measured = sum(trial.stage.is_measured for trial in journal.trials) - 1
+        measured = sum(trial.measurements for trial in journal.trials) - 1
     found: dict[str, Any] = {"status": result.status, "measured": measured, "seconds": time.monotonic() - started}
     if result.status == "accepted" and result.best is not None:
         loss = predicted_loss(device.space, Choice.of(result.best.candidate, device.space))

@@ -203,12 +203,15 @@ def test_a_final_that_contradicts_the_measurement_of_the_same_network_is_measure
     evaluate, called = slow(times=1)
     result = run(tmp_path / "outlier", evaluate=evaluate)
     assert result.status == "accepted"
-    assert result.best == as_it_is.best
     assert result.best is not None
+    assert as_it_is.best is not None
+    assert result.best.figures == as_it_is.best.figures
     assert called[-2:] == [(Stage.FINAL, result.best.number)] * 2
     ((number, outcome, message),) = attempts(tmp_path / "outlier")
     assert (number, outcome) == (result.best.number, "CONTRADICTED")
     assert "latency.p50" in message
+    assert result.best.details["measured_again"] == message
+    assert (result.best.measurements, as_it_is.best.measurements) == (2, 1)
     assert attempts(tmp_path / "usual") == []
 
 

@@ -22,6 +22,13 @@ def test_every_group_has_every_part_of_its_widths_once() -> None:
         assert parts == [0, 1, 2, 3]
 
 
+def test_blocks_are_dropped_as_often_as_is_asked_for() -> None:
+    found = latin_hypercube(space(), 10, seed=1, drop_share=0.3)
+    assert sum(candidate.dropped_blocks == ("b",) for candidate in found) == 3
+    assert not any({"g1", "g2"} & set(candidate.kept) for candidate in found if candidate.dropped_blocks)
+    assert not any(candidate.dropped_blocks for candidate in latin_hypercube(space(), 10, seed=1))
+
+
 def test_random_candidates_drop_blocks_with_the_groups_inside() -> None:
     found = random_candidates(space(), 200, seed=0, drop_share=0.5)
     dropped = [candidate for candidate in found if candidate.dropped_blocks]
