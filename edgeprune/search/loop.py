@@ -24,6 +24,7 @@ from edgeprune.records.measurement import Outcome
 from edgeprune.records.result import Result, Status
 from edgeprune.records.trial import MEASURED_AGAIN, Job, Stage, Trial
 from edgeprune.search.base import Evaluate, Explains, Proposal, Strategy
+from edgeprune.search.contradiction import as_before, contradiction
 from edgeprune.search.journal import Journal
 from edgeprune.search.limits import check_trial, closest, reachable, ruled_out, unreadable
 
@@ -48,7 +49,6 @@ class SearchLimits:
 
 
 _CRASHES = 2  # of the same network in a row: then it is the network that the runtime cannot stand
-_SAME = 1.04  # two measurements of the same network that are farther apart contradict each other
 _CONTRADICTED = "CONTRADICTED"  # a measurement that was done again for it, in the journal
 
 
@@ -87,7 +87,7 @@ class _Search:
                 )
         else:
             trial = self._measured(candidate, stage, number)
-            doubt = _contradiction(trial, {**expected, **self._before(candidate)})
+            doubt = contradiction(trial, {**expected, **as_before(candidate, self.trials)})
             if doubt is not None:
                 self.journal.add_attempt(number, _CONTRADICTED, doubt)
                 self.progress.say(f"trial {number}: {doubt}; measuring it again")
@@ -104,15 +104,6 @@ class _Search:
         jobs = [Job(number, p.stage, p.candidate) for number, p in enumerate(batch, first) if number >= known]
         if jobs:
             self.ahead(jobs)
-
-    def _before(self, candidate: Candidate) -> dict[str, tuple[float, float]]:
-        """Between what a figure of the network should come out now, as far as it was measured before."""
-        found = {}
-        for trial in self.trials:
-            if trial.candidate.id == candidate.id and not candidate.is_dense:
-                for name, value in _measured_figures(trial).items():
-                    found[name] = (value / _SAME, value * _SAME)
-        return found
 
     def _measured(self, candidate: Candidate, stage: Stage, number: int) -> Trial:
         crashes = 0
@@ -267,27 +258,6 @@ def _accepted(budget: Budget, trials: list[Trial], dense: Trial) -> Trial | None
 def _accuracy(trial: Trial) -> float:
     figure = trial.figures.get("accuracy")
     return figure.value if figure is not None and figure.value is not None else float("-inf")
-
-
-def _measured_figures(trial: Trial) -> dict[str, float]:
-    """What the device said of the trial's network."""
-    if not trial.stage.is_measured or trial.outcome != Outcome.OK.value:
-        return {}
-    return {
-        name: figure.value
-        for name, figure in trial.figures.items()
-        if name != "accuracy" and figure.kind == "measured" and figure.value is not None
-    }
-
-
-def _contradiction(trial: Trial, expected: Mapping[str, tuple[float, float]]) -> str | None:
-    """What of the trial is not as it should be."""
-    for name, value in _measured_figures(trial).items():
-        low, high = expected.get(name, (value, value))
-        if not low <= value <= high:
-            range_ = f"{format_figure(name, low)} to {format_figure(name, high)}"
-            return f"{name} {format_figure(name, value)} contradicts what is known of this network, {range_}"
-    return None
 
 
 def _blind_limits(budget: Budget, dense: Trial) -> tuple[LimitCheck, ...]:

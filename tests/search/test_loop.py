@@ -232,6 +232,18 @@ def test_a_difference_that_is_usual_is_left_alone(tmp_path: Path) -> None:
     assert attempts(tmp_path) == []
 
 
+def test_a_difference_within_wide_intervals_is_left_alone(tmp_path: Path) -> None:
+    def noisy(candidate: Candidate, stage: Stage, number: int) -> Trial:
+        trial = NETWORK(candidate, stage, number)
+        figure = trial.figures.get("size")
+        value = (figure.value or 0) * (1.1 if stage is Stage.FINAL else 1.0) if figure is not None else 0
+        return replace(trial, figures={**trial.figures, "energy": Figure(value, value * 1.06)}) if value else trial
+
+    run(tmp_path, evaluate=noisy)
+    assert any(trial.stage is Stage.FINAL for trial in read_trials(tmp_path))
+    assert attempts(tmp_path) == []
+
+
 def test_what_a_strategy_did_not_expect_is_measured_again(tmp_path: Path) -> None:
     class Sure(Uniform):
         def ask(self) -> Sequence[Proposal]:
