@@ -106,11 +106,11 @@ def slice_tensor(tensor: torch.Tensor, labels: Labels, left: Left) -> torch.Tens
             chosen[axis.dims[0]] = torch.from_numpy(kept).to(tensor.device)
     if not chosen:
         return tensor.clone()
-    rows = max(1, _AT_ONCE * len(tensor) // tensor.numel())
-    if rows >= len(tensor):
+    if tensor.numel() <= _AT_ONCE or tensor.device.type != "cpu":
         return _selected(tensor, chosen.items())
     result = tensor.new_empty([len(chosen[d]) if d in chosen else size for d, size in enumerate(tensor.shape)])
     of_rows, others = chosen.pop(0, None), list(chosen.items())
+    rows = max(1, _AT_ONCE * len(tensor) // tensor.numel())
     for first in range(0, len(result), rows):
         part = slice(first, first + rows)
         source = tensor if of_rows is not None else tensor[part]

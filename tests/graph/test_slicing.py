@@ -38,7 +38,7 @@ def sliced(tensor: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     return slice_tensor(tensor, Labels(tuple(tensor.shape), tuple(axes)), Left(np.array(keep))), expected
 
 
-SHAPES = ((300, 500), (512, 128, 3, 3), (7, 90_000), (90_000, 3), (40, 30, 20, 10), (2, 3))
+SHAPES = ((300, 500), (512, 128, 3, 3), (7, 90_000), (90_000, 3), (40, 30, 20, 10), (2, 3), (6, 9, 0))
 CHOICES = ((0,), (1,), (0, 1))
 
 
