@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule
 
 __all__ = ["Captured", "Prunable", "Pruned"]
+
+
+_DERIVED = ("_coupling", "_couplings", "_groups", "blocks")  # from the graph
 
 
 class Prunable:
@@ -203,8 +206,12 @@ class Prunable:
 
     def graph_changed(self) -> None:
         """Forget what was derived from the graph: it was edited."""
-        for derived in ("_coupling", "_couplings", "_groups", "blocks"):
+        for derived in _DERIVED:
             self.__dict__.pop(derived, None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of: not what refers to the nodes of this very graph."""
+        return {name: value for name, value in self.__dict__.items() if name not in _DERIVED}
 
     def _keep(self, candidate: Candidate) -> NDArray[np.bool_]:
         """Per atom, whether it stays."""

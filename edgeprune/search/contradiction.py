@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 
 from edgeprune.records.candidate import Candidate
@@ -24,9 +23,10 @@ def as_before(candidate: Candidate, trials: Iterable[Trial]) -> dict[str, Range]
     for trial in trials:
         if trial.candidate.id == candidate.id and not candidate.is_dense:
             for name, value in _measured(trial).items():
-                upper = trial.figures[name].upper or value
-                apart = max(_SAME, 1 + _INTERVALS * (upper / value - 1)) if value > 0 else math.inf
-                found[name] = (value / apart, value * apart)
+                if value > 0:  # of nothing there is no share to be off by
+                    upper = trial.figures[name].upper or value
+                    apart = max(_SAME, 1 + _INTERVALS * (upper / value - 1))
+                    found[name] = (value / apart, value * apart)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 
 import pytest
@@ -59,3 +60,18 @@ def test_kept_units_must_be_there_in_whatever_order(units: tuple[int, ...]) -> N
     with pytest.raises(UsageError, match=r"group '0': the kept units must be a non-empty choice of 0 to 5"):
         net.prune(Candidate({"0": units}))
     assert net.prune(Candidate({"0": (3, 0)})).cost().params == 4 * 2 + 2 + 2 * 2 + 2
+
+
+def test_copies_are_their_own_whatever_was_asked_before() -> None:
+    captured = small()
+    pruned = captured.prune(captured.uniform(0.5))
+    assert pruned.groups
+    assert captured.blocks == ()
+    for model in (captured, pruned):
+        copied = copy.deepcopy(model)
+        assert [repr(group) for group in copied.groups] == [repr(group) for group in model.groups]
+        assert set(copied.module.graph.nodes).isdisjoint(model.module.graph.nodes)
+        x = torch.randn(3, 6)
+        assert torch.equal(copied.module(x), model.module(x))
+        smaller = copied.prune(copied.uniform(0.5)).module
+        assert smaller(x).shape == (3, 4)

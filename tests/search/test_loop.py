@@ -244,6 +244,17 @@ def test_a_difference_within_wide_intervals_is_left_alone(tmp_path: Path) -> Non
     assert attempts(tmp_path) == []
 
 
+def test_a_figure_of_nothing_contradicts_nothing(tmp_path: Path) -> None:
+    def empty(candidate: Candidate, stage: Stage, number: int) -> Trial:
+        trial = NETWORK(candidate, stage, number)
+        return (
+            replace(trial, figures={**trial.figures, "peak_memory": Figure(0.0, 0.0)}) if stage.is_measured else trial
+        )
+
+    assert run(tmp_path, evaluate=empty).status == "accepted"
+    assert attempts(tmp_path) == []
+
+
 def test_what_a_strategy_did_not_expect_is_measured_again(tmp_path: Path) -> None:
     class Sure(Uniform):
         def ask(self) -> Sequence[Proposal]:
