@@ -21,9 +21,10 @@ from edgeprune.graph.rewriting import is_rewritten, rewrite
 
 __all__ = ["cut", "slice_tensor"]
 
-# Elements that are selected at once, in blocks of rows: what is in between uses the same memory again, and torch takes
-# no second thread for so few, which it waits for many times as long as it takes itself where another process runs.
+# Elements that are selected at once, in blocks of rows: what is in between uses the same memory again. Of so few torch
+# takes no second thread, which it waits for many times as long as it takes itself where another process runs.
 _AT_ONCE = 1 << 15
+_AT_ONCE_ALONE = 1 << 17  # where it may use one thread only
 _LARGE = 1 << 17  # elements of a tensor that is worth a thread
 
 
@@ -106,11 +107,12 @@ def slice_tensor(tensor: torch.Tensor, labels: Labels, left: Left) -> torch.Tens
             chosen[axis.dims[0]] = torch.from_numpy(kept).to(tensor.device)
     if not chosen:
         return tensor.clone()
-    if tensor.numel() <= _AT_ONCE or tensor.device.type != "cpu":
+    at_once = _AT_ONCE if torch.get_num_threads() > 1 else _AT_ONCE_ALONE
+    if tensor.numel() <= at_once or tensor.device.type != "cpu":
         return _selected(tensor, chosen.items())
     result = tensor.new_empty([len(chosen[d]) if d in chosen else size for d, size in enumerate(tensor.shape)])
     of_rows, others = chosen.pop(0, None), list(chosen.items())
-    rows = max(1, _AT_ONCE * len(tensor) // tensor.numel())
+    rows = max(1, at_once * len(tensor) // tensor.numel())
     for first in range(0, len(result), rows):
         part = slice(first, first + rows)
         source = tensor if of_rows is not None else tensor[part]

@@ -42,8 +42,11 @@ SHAPES = ((300, 500), (512, 128, 3, 3), (7, 90_000), (90_000, 3), (40, 30, 20, 1
 CHOICES = ((0,), (1,), (0, 1))
 
 
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize(("shape", "dims"), list(product(SHAPES, CHOICES)), ids=str)
-def test_the_values_are_those_of_indexing(shape: tuple[int, ...], dims: tuple[int, ...]) -> None:
+def test_the_values_are_those_of_indexing(shape: tuple[int, ...], dims: tuple[int, ...], count: int) -> None:
+    torch.set_num_threads(count)
     tensor = torch.randn(shape)
     found, expected = sliced(tensor, dims)
     assert torch.equal(found, expected)
