@@ -223,10 +223,11 @@ class Prunable:
             group = groups.get(name)
             if group is None:
                 raise UsageError(f"no prunable channel group is named {name!r}", hint=f"groups: {', '.join(groups)}")
-            if not units or min(units) < 0 or max(units) >= group.units:
+            chosen = np.asarray(units)
+            if not units or chosen.min() < 0 or chosen.max() >= group.units:
                 raise UsageError(f"group {name!r}: the kept units must be a non-empty choice of 0 to {group.units - 1}")
             gone = np.ones(group.units, np.bool_)
-            gone[list(units)] = False
+            gone[chosen] = False
             member = group.members[0]
             atoms = self._coupling.parameters[member.parameter].axis(member.dim)
             if atoms is not None:

@@ -110,14 +110,21 @@ def slice_tensor(tensor: torch.Tensor, labels: Labels, left: Left) -> torch.Tens
     at_once = _AT_ONCE if torch.get_num_threads() > 1 else _AT_ONCE_ALONE
     if tensor.numel() <= at_once or tensor.device.type != "cpu":
         return _selected(tensor, chosen.items())
-    result = tensor.new_empty([len(chosen[d]) if d in chosen else size for d, size in enumerate(tensor.shape)])
+    shape = [len(chosen[d]) if d in chosen else size for d, size in enumerate(tensor.shape)]
+    result = tensor.new_empty(shape)
     of_rows, others = chosen.pop(0, None), list(chosen.items())
     rows = max(1, at_once * len(tensor) // tensor.numel())
+    between = tensor.new_empty(rows, *tensor.shape[1:]) if of_rows is not None and others else result
     for first in range(0, len(result), rows):
-        part = slice(first, first + rows)
-        source = tensor if of_rows is not None else tensor[part]
-        *before, (dim, last) = others if of_rows is None else [(0, of_rows[part]), *others]
-        torch.index_select(_selected(source, before), dim, last, out=result[part])
+        part = result[first : first + rows]
+        if of_rows is None:
+            source = tensor[first : first + rows]
+        else:
+            source = between[: len(part)] if others else part
+            torch.index_select(tensor, 0, of_rows[first : first + rows], out=source)
+        if others:
+            *before, (dim, index) = others
+            torch.index_select(_selected(source, before), dim, index, out=part)
     return result
 
 

@@ -78,7 +78,7 @@ def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
     gc.collect()  # what the exporter left behind is not to be cleared away on somebody else's time
     start = time.perf_counter()
     result = function()
-    return result, round(time.perf_counter() - start, 3)
+    return result, round(time.perf_counter() - start, 4)
 
 
 def _ours(name: str, *, onnx: bool) -> dict[str, Any]:
