@@ -16,10 +16,9 @@ from typing import Any
 
 from edgeprune.errors import CannotMeasureError, DamagedError, EdgepruneError, StorageError
 from edgeprune.progress import SILENT, Progress
-from edgeprune.records.budget import Budget, BudgetCheck, LimitCheck, State
+from edgeprune.records.budget import Budget, LimitCheck, State
 from edgeprune.records.candidate import Candidate
 from edgeprune.records.explanation import Explanation
-from edgeprune.records.figures import format_figure
 from edgeprune.records.measurement import Outcome
 from edgeprune.records.result import Result, Status
 from edgeprune.records.trial import MEASURED_AGAIN, Job, Stage, Trial
@@ -27,6 +26,7 @@ from edgeprune.search.base import Evaluate, Explains, Proposal, Strategy
 from edgeprune.search.contradiction import as_before, contradiction
 from edgeprune.search.journal import Journal
 from edgeprune.search.limits import check_trial, closest, reachable, ruled_out, unreadable
+from edgeprune.search.words import blind_message, bound_by, first_upper, infeasible_message, trial_line, with_hint
 
 __all__ = ["Ahead", "MakeStrategy", "SearchLimits", "search"]
 
@@ -41,7 +41,8 @@ _HOPELESS = (Outcome.NO_RUNTIME, Outcome.NO_CORES, Outcome.NO_SPACE)
 class SearchLimits:
     """What a search may spend. `max_trials` counts what goes to the device (MEASURE and FINAL), and the baseline.
 
-    A measurement that fails (THROTTLED, LOST ...) is tried again after each of the pauses `retry_after_s`.
+    A measurement that fails (THROTTLED, LOST ...) is tried again after each of the pauses `retry_after_s`. One that is
+    done again because it contradicts what is known is not counted.
     """
 
     max_trials: int = 40
@@ -94,7 +95,7 @@ class _Search:
                 trial = self._measured(candidate, stage, number)
                 trial = replace(trial, details={**trial.details, MEASURED_AGAIN: doubt})
             self.journal.add(trial)
-            self.progress.say(_line(trial))
+            self.progress.say(trial_line(trial))
         self.trials.append(trial)
         return trial
 
@@ -113,7 +114,7 @@ class _Search:
             except StorageError:
                 raise
             except CannotMeasureError as error:
-                outcome, message = error.outcome or Outcome.LOST.value, _with_hint(error)
+                outcome, message = error.outcome or Outcome.LOST.value, with_hint(error)
             except EdgepruneError as error:  # a wrong surgery, export or task: no retry helps, but the run says where
                 self.journal.add_attempt(number, type(error).__name__, error.message)
                 raise
@@ -184,7 +185,7 @@ def search(
 
     blind = _blind_limits(budget, dense)
     if blind:
-        return finished("unmeasurable", dense, _blind_message(blind, dense))
+        return finished("unmeasurable", dense, blind_message(blind, dense))
     planner = make_strategy(dense)
     try:
         capped = _drive(run, planner, limits.max_trials)
@@ -194,29 +195,16 @@ def search(
     explanation = planner.explain() if isinstance(planner, Explains) else None
     accepted = _accepted(budget, run.trials, dense)
     if accepted is not None:
-        message = f"trial {accepted.number} meets every limit by measurement{_bound_by(explanation)}"
+        message = f"trial {accepted.number} meets every limit by measurement{bound_by(explanation)}"
         return finished("accepted", accepted, message, explanation)
     best = closest(budget, run.trials, dense.figures)
     result = finished("infeasible", best, "")
-    message = _infeasible_message(result.check, result.reachable)
+    message = infeasible_message(result.check, result.reachable)
     if explanation is not None and explanation.infeasibility is not None:
-        message += f" {_first_upper(str(explanation.infeasibility))}."
+        message += f" {first_upper(str(explanation.infeasibility))}."
     if capped:
         message += f" The search stopped at max_trials = {limits.max_trials}; a higher one may find more."
     return finished("infeasible", best, message, explanation)
-
-
-def _bound_by(explanation: Explanation | None) -> str:
-    """What stood in the way of more accuracy, and what nobody could plan for."""
-    if explanation is None:
-        return ""
-    bound = f"; what binds: {', '.join(explanation.binding)}" if explanation.binding else ""
-    blind = f"; held by measurement alone: {', '.join(explanation.unplanned)}" if explanation.unplanned else ""
-    return bound + blind
-
-
-def _first_upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _drive(run: _Search, strategy: Strategy, max_trials: int) -> bool:
@@ -266,42 +254,3 @@ def _blind_limits(budget: Budget, dense: Trial) -> tuple[LimitCheck, ...]:
     if dense.outcome == Outcome.OOM.value:
         return tuple(entry for entry in missing if entry.bound is None)
     return missing
-
-
-def _blind_message(blind: tuple[LimitCheck, ...], dense: Trial) -> str:
-    if dense.outcome == Outcome.OOM.value:
-        names = ", ".join(f"{entry.limit.metric} ({entry.limit.text})" for entry in blind)
-        return f"the dense model does not fit the device's memory, so limits relative to it mean nothing: {names}"
-    reasons = "; ".join(f"{entry.limit.metric}: {entry.reason}" for entry in blind)
-    return f"limits that cannot be measured here and so never be met: {reasons}"
-
-
-def _infeasible_message(check: BudgetCheck | None, reached: Mapping[str, tuple[float, int]]) -> str:
-    parts = []
-    for entry in check.limits if check is not None else ():
-        name, bound = entry.limit.figure, entry.bound
-        limit = entry.limit.text if bound is None else f"{entry.limit.text} ({format_figure(name, bound)})"
-        if entry.state is not State.MET and name in reached:
-            value, number = reached[name]
-            best = "the highest within the device's limits" if entry.limit.is_accuracy else "the smallest reached"
-            parts.append(f"{entry.limit.metric} {limit}: {best} is {format_figure(name, value)} (trial {number})")
-        elif entry.reason:
-            parts.append(f"{entry.limit.metric} {limit}: {entry.reason}")
-    return "No candidate meets the budget. " + "; ".join(parts) + "."
-
-
-def _line(trial: Trial) -> str:
-    names = ("accuracy", "latency.p50", "peak_memory", "size")
-    shown = [
-        f"{name.removeprefix('latency.')} {format_figure(name, figure.value)}"
-        for name in names
-        if (figure := trial.figures.get(name)) is not None and figure.value is not None
-    ]
-    if trial.outcome != Outcome.OK.value:
-        shown.append(f"{trial.outcome}: {trial.message}")
-    title = "dense" if trial.number == 0 else trial.stage.value
-    return f"trial {trial.number} ({title}): {', '.join(shown)}"
-
-
-def _with_hint(error: EdgepruneError) -> str:
-    return error.message if error.hint is None else f"{error.message} ({error.hint})"

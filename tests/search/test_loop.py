@@ -1,12 +1,7 @@
 from __future__ import annotations
 
 import json
-import random
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,38 +12,14 @@ from edgeprune.records import codec
 from edgeprune.records.budget import Budget, State
 from edgeprune.records.candidate import Candidate
 from edgeprune.records.figures import Figure
-from edgeprune.records.result import Result
 from edgeprune.records.trial import Stage, Trial
 from edgeprune.search.base import Evaluate, Proposal, StrategyFactory
 from edgeprune.search.greedy import Greedy
 from edgeprune.search.journal import Journal, read_trials
-from edgeprune.search.loop import SearchLimits, search
+from edgeprune.search.loop import search
 from edgeprune.search.uniform import Uniform
 from edgeprune.testing.simulation import SimulatedNetwork
-
-NETWORK = SimulatedNetwork()
-FEASIBLE = Budget.parse({"latency": {"p50": "60% of dense"}, "size": "60% of dense", "accuracy": {"max_drop": "6pp"}})
-
-
-def run(
-    folder: Path,
-    budget: Budget = FEASIBLE,
-    *,
-    factory: StrategyFactory = Uniform,
-    evaluate: Evaluate = NETWORK,
-    resume: bool = False,
-    max_trials: int = 40,
-    pauses: list[float] | None = None,
-) -> Result:
-    with Journal.open(folder, {"budget": budget.to_json()}, resume=resume) as journal:
-        return search(
-            lambda dense: factory(NETWORK.space(), budget, dense, seed=0),
-            evaluate,
-            journal,
-            budget,
-            limits=SearchLimits(max_trials=max_trials),
-            sleep=(pauses if pauses is not None else []).append,
-        )
+from tests.search.looping import FEASIBLE, NETWORK, run
 
 
 def failing(at: int, times: int, outcome: str) -> tuple[Evaluate, list[int]]:
@@ -174,108 +145,6 @@ def test_a_failed_measurement_is_tried_again(tmp_path: Path, outcome: str) -> No
     assert result == run(tmp_path / "smooth")
     lines = [json.loads(line) for line in (tmp_path / "failing" / "journal.jsonl").read_text().splitlines()]
     assert [line["outcome"] for line in lines if line["kind"] == "attempt"] == [outcome, outcome]
-
-
-def slow(times: int, factor: float = 1.2) -> tuple[Evaluate, list[tuple[Stage, int]]]:
-    """An evaluate whose FINAL trials are measured too slow, each for so many times; and what it was called with."""
-    called: list[tuple[Stage, int]] = []
-
-    def evaluate(candidate: Candidate, stage: Stage, number: int) -> Trial:
-        called.append((stage, number))
-        trial = NETWORK(candidate, stage, number)
-        latency = trial.figures["latency.p50"]
-        if stage is Stage.FINAL and called.count((stage, number)) <= times:
-            slower = Figure((latency.value or 0) * factor, (latency.upper or 0) * factor)
-            return replace(trial, figures={**trial.figures, "latency.p50": slower})
-        return trial
-
-    return evaluate, called
-
-
-def attempts(folder: Path) -> list[tuple[int, str, str]]:
-    """Number, outcome and message of what was tried again, from the journal."""
-    entries = map(json.loads, (folder / "journal.jsonl").read_text().splitlines())
-    return [(e["number"], e["outcome"], e["message"]) for e in entries if e["kind"] == "attempt"]
-
-
-def test_a_final_that_contradicts_the_measurement_of_the_same_network_is_measured_again(tmp_path: Path) -> None:
-    as_it_is = run(tmp_path / "usual")
-    evaluate, called = slow(times=1)
-    result = run(tmp_path / "outlier", evaluate=evaluate)
-    assert result.status == "accepted"
-    assert result.best is not None
-    assert as_it_is.best is not None
-    assert result.best.figures == as_it_is.best.figures
-    assert called[-2:] == [(Stage.FINAL, result.best.number)] * 2
-    ((number, outcome, message),) = attempts(tmp_path / "outlier")
-    assert (number, outcome) == (result.best.number, "CONTRADICTED")
-    assert "latency.p50" in message
-    assert result.best.details["measured_again"] == message
-    assert (result.best.measurements, as_it_is.best.measurements) == (2, 1)
-    assert attempts(tmp_path / "usual") == []
-
-
-def test_the_second_measurement_decides_where_it_says_the_same(tmp_path: Path) -> None:
-    evaluate, called = slow(times=2)
-    result = run(tmp_path, evaluate=evaluate)
-    finals = [trial for trial in read_trials(tmp_path) if trial.stage is Stage.FINAL]
-    for trial in finals:
-        assert called.count((Stage.FINAL, trial.number)) == 2
-    assert FEASIBLE.check(finals[0].figures, result.dense.figures).state is State.VIOLATED
-    assert result.best != finals[0]
-
-
-def test_a_difference_that_is_usual_is_left_alone(tmp_path: Path) -> None:
-    evaluate, called = slow(times=1, factor=1.02)
-    run(tmp_path, evaluate=evaluate)
-    assert len(called) == len(set(called))
-    assert attempts(tmp_path) == []
-
-
-def test_a_difference_within_wide_intervals_is_left_alone(tmp_path: Path) -> None:
-    def noisy(candidate: Candidate, stage: Stage, number: int) -> Trial:
-        trial = NETWORK(candidate, stage, number)
-        figure = trial.figures.get("size")
-        value = (figure.value or 0) * (1.1 if stage is Stage.FINAL else 1.0) if figure is not None else 0
-        return replace(trial, figures={**trial.figures, "energy": Figure(value, value * 1.06)}) if value else trial
-
-    run(tmp_path, evaluate=noisy)
-    assert any(trial.stage is Stage.FINAL for trial in read_trials(tmp_path))
-    assert attempts(tmp_path) == []
-
-
-def test_a_figure_of_nothing_contradicts_nothing(tmp_path: Path) -> None:
-    def empty(candidate: Candidate, stage: Stage, number: int) -> Trial:
-        trial = NETWORK(candidate, stage, number)
-        return (
-            replace(trial, figures={**trial.figures, "peak_memory": Figure(0.0, 0.0)}) if stage.is_measured else trial
-        )
-
-    assert run(tmp_path, evaluate=empty).status == "accepted"
-    assert attempts(tmp_path) == []
-
-
-def test_what_a_strategy_did_not_expect_is_measured_again(tmp_path: Path) -> None:
-    class Sure(Uniform):
-        def ask(self) -> Sequence[Proposal]:
-            return [
-                replace(p, expected={"latency.p50": (0.0, 1e-9), "size": (0.0, 1e9)}) if p.stage.is_measured else p
-                for p in super().ask()
-            ]
-
-    calls: list[int] = []
-
-    def evaluate(candidate: Candidate, stage: Stage, number: int) -> Trial:
-        calls.append(number)
-        return NETWORK(candidate, stage, number)
-
-    result = run(tmp_path, factory=Sure, evaluate=evaluate)
-    assert result.status == "accepted"
-    measured = [trial.number for trial in read_trials(tmp_path) if trial.stage.is_measured and trial.number]
-    twice = sorted({number for number in calls if calls.count(number) == 2})
-    assert [number for number, _, _ in attempts(tmp_path)] == twice
-    assert set(twice) <= set(measured)
-    assert len(twice) >= len(measured) - 1  # a final is expected to be as its network was measured
 
 
 def test_one_crash_is_tried_again(tmp_path: Path) -> None:
@@ -444,80 +313,3 @@ def test_of_several_accepted_trials_the_most_accurate_is_best(tmp_path: Path) ->
         result = search(lambda dense: Fixed(), evaluate, journal, Budget.parse({"size": "1kB"}))
     assert result.best is not None
     assert result.best.number == 2
-
-
-# A run in a process of its own, on a device that takes its time; it writes result.json when it is done.
-CHILD = """
-import json, os, sys, time
-from pathlib import Path
-from edgeprune import atomic
-from edgeprune.records import codec
-from edgeprune.records.budget import Budget
-from edgeprune.registry import resolve
-from edgeprune.search.journal import Journal
-from edgeprune.search.loop import search
-from edgeprune.testing.simulation import SimulatedNetwork
-
-folder, name, pause = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
-budget = Budget.parse({"latency": {"p50": "45% of dense"}, "size": "45% of dense", "accuracy": {"max_drop": "9pp"}})
-network = SimulatedNetwork()
-
-def evaluate(candidate, stage, number):
-    with (folder / "started").open("a") as file:
-        file.write(f"{number}\\n")
-    time.sleep(pause)
-    return network(candidate, stage, number)
-
-folder.mkdir(exist_ok=True)
-factory = resolve("strategies", name)
-with Journal.open(folder, {"strategy": name}, resume=True) as journal:
-    result = search(lambda dense: factory(network.space(), budget, dense, seed=0), evaluate, journal, budget)
-atomic.write_text(folder / "result.json", json.dumps(codec.to_json(result)))
-"""
-
-
-def child(folder: Path, name: str, pause: float) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", CHILD, str(folder), name, str(pause)])
-
-
-@pytest.mark.parametrize("name", ["uniform", "greedy"])
-def test_a_run_killed_at_ten_random_moments_ends_as_if_it_was_not(tmp_path: Path, name: str) -> None:
-    smooth, killed = tmp_path / "smooth", tmp_path / "killed"
-    with child(smooth, name, 0.0) as process:
-        assert process.wait() == 0
-    draw = random.Random(name)
-    pause, kills, hit = 0.06, 0, 0
-    for _ in range(10):
-        before = len(started(killed))
-        with child(killed, name, pause) as process:
-            wait_until(lambda before=before: len(started(killed)) > before or process.poll() is not None)
-            time.sleep(draw.uniform(0.0, 1.3 * pause))
-            process.send_signal(signal.SIGKILL)
-            kills += process.wait() == -signal.SIGKILL
-            hit += len(set(started(killed))) > len(read_trials(killed))
-    assert kills >= 8
-    assert hit >= 3
-    with child(killed, name, 0.0) as process:
-        assert process.wait() == 0
-    trials = read_trials(killed)
-    assert trials == read_trials(smooth)
-    assert [trial.number for trial in trials] == list(range(len(trials)))
-    assert (killed / "result.json").read_bytes() == (smooth / "result.json").read_bytes()
-    # Only a trial that was under way when the run was killed is done again.
-    numbers = started(killed)
-    assert sorted(set(numbers)) == list(range(len(trials)))
-    assert numbers == sorted(numbers)
-    assert len(numbers) <= len(trials) + kills
-
-
-def started(folder: Path) -> list[int]:
-    """The numbers of all trials that were begun, in order."""
-    path = folder / "started"
-    return [int(line) for line in path.read_text().split()] if path.exists() else []
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
