@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from edgeprune.graph.coupling import Coupling
+    from edgeprune.graph.labels import Axis
 
 __all__ = ["ChannelGroup", "Member", "find_groups"]
 
@@ -54,21 +55,26 @@ Place = tuple[str, int]  # a parameter and one of its dimensions
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Occurrences:
-    """Every index of every labelled dimension, one row each: its component, its place (a number), its index."""
+    """Every index of every pattern, one row each: its component, its pattern (a number), its index.
+
+    Places whose indices go together one by one share a pattern: most of a network's do.
+    """
 
     component: NDArray[np.int64]
-    place: NDArray[np.int64]
+    pattern: NDArray[np.int64]
     index: NDArray[np.int64]
 
-    def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_] | slice) -> _Occurrences:
-        return _Occurrences(self.component[rows], self.place[rows], self.index[rows])
+    def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> _Occurrences:
+        return _Occurrences(self.component[rows], self.pattern[rows], self.index[rows])
 
-    def runs(self, key: NDArray[np.int64] | NDArray[np.uint64]) -> list[slice]:
-        """The slices of rows over which the (sorted) key stays the same."""
-        if not len(key):
-            return []
-        starts = [0, *(np.flatnonzero(key[1:] != key[:-1]) + 1).tolist()]
-        return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(key)], strict=True)]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Places:
+    """Every labelled dimension, in graph order, and which of them have the same pattern."""
+
+    all: list[Place]
+    pattern: list[int]  # of each place
+    of: list[list[int]]  # the places of each pattern, by number
 
 
 def find_groups(coupling: Coupling) -> tuple[tuple[ChannelGroup, ...], tuple[ChannelGroup, ...]]:
@@ -80,12 +86,17 @@ def find_groups(coupling: Coupling) -> tuple[tuple[ChannelGroup, ...], tuple[Cha
     axes = [(name, axis) for name, labels in coupling.parameters.items() for axis in labels.axes]
     if not axes:
         return (), ()
-    places = [(name, axis.dims[0]) for name, axis in axes]
-    sizes = np.array([len(axis.atoms) for _, axis in axes])
+    patterns: dict[int, tuple[int, Axis]] = {}
+    pattern = [patterns.setdefault(coupling.alike(axis.atoms), (len(patterns), axis))[0] for _, axis in axes]
+    of: list[list[int]] = [[] for _ in patterns]
+    for place, number in enumerate(pattern):
+        of[number].append(place)
+    places = _Places([(name, axis.dims[0]) for name, axis in axes], pattern, of)
+    sizes = np.array([len(axis.atoms) for _, axis in patterns.values()])
     ends = np.cumsum(sizes)
     rows = _Occurrences(
-        coupling.component[np.concatenate([axis.atoms for _, axis in axes])],
-        np.repeat(np.arange(len(axes)), sizes),
+        coupling.component[np.concatenate([axis.atoms for _, axis in patterns.values()])],
+        np.repeat(np.arange(len(patterns)), sizes),
         np.arange(ends[-1]) - np.repeat(ends - sizes, sizes),
     )
     frozen = np.zeros(int(coupling.component.max()) + 1, np.bool_)
@@ -110,25 +121,25 @@ def find_groups(coupling: Coupling) -> tuple[tuple[ChannelGroup, ...], tuple[Cha
     return tuple(group for group in groups if group.units > 1), tuple(frozen_groups)
 
 
-def _prunable(coupling: Coupling, places: list[Place], rows: _Occurrences) -> tuple[ChannelGroup, ...]:
+def _prunable(coupling: Coupling, places: _Places, rows: _Occurrences) -> tuple[ChannelGroup, ...]:
     # A signature per component: a sum of random 64-bit numbers, one per place and occurrence.
-    keys = np.random.default_rng(0).integers(0, 2**63, size=len(places), dtype=np.uint64)
+    keys = np.zeros(len(places.of), np.uint64)
+    np.add.at(keys, places.pattern, np.random.default_rng(0).integers(0, 2**63, size=len(places.all), dtype=np.uint64))
     signature = np.zeros(int(coupling.component.max()) + 1, np.uint64)
-    np.add.at(signature, rows.component, keys[rows.place])
-    # By group, place and component; rows come by place and index, and a stable sort leaves the indices in order.
+    np.add.at(signature, rows.component, keys[rows.pattern])
+    # By group, pattern and component; rows come by pattern and index, and a stable sort leaves the indices in order.
     number = np.unique(signature, return_inverse=True)[1][rows.component]
-    order = np.argsort((number * len(places) + rows.place) * len(signature) + rows.component, kind="stable")
+    order = np.argsort((number * len(keys) + rows.pattern) * len(signature) + rows.component, kind="stable")
     number, rows = number[order], rows[order]
-    blocks: dict[int, list[tuple[Place, NDArray[np.int64]]]] = {}
+    blocks: dict[int, list[tuple[int, NDArray[np.int64]]]] = {}
     for start, end, units in _blocks(number, rows):
-        block = places[int(rows.place[start])], rows.index[start:end].reshape(units, -1)
-        blocks.setdefault(int(number[start]), []).append(block)
-    groups = [_group(coupling, found) for found in blocks.values()]
-    first = {place: i for i, place in enumerate(places)}
-    groups.sort(key=lambda g: (first[g.members[0].parameter, g.members[0].dim], int(g.members[0].indices.min())))
+        block = rows.index[start:end].reshape(units, -1)
+        found = blocks.setdefault(int(number[start]), [])
+        found.extend((place, block) for place in places.of[int(rows.pattern[start])])
+    groups = sorted((_group(coupling, places, found) for found in blocks.values()), key=lambda group: group[0])
     seen: dict[str, int] = {}
     named = []
-    for group in groups:
+    for _, group in groups:
         seen[group.name] = seen.get(group.name, 0) + 1
         name = group.name if seen[group.name] == 1 else f"{group.name}:{seen[group.name]}"
         named.append(group if name == group.name else replace(group, name=name))
@@ -136,42 +147,52 @@ def _prunable(coupling: Coupling, places: list[Place], rows: _Occurrences) -> tu
 
 
 def _blocks(number: NDArray[np.int64], rows: _Occurrences) -> list[tuple[int, int, int]]:
-    """For each place of each group the first of its rows, the end of them, and how many units they are."""
+    """For each pattern of each group the first of its rows, the end of them, and how many units they are."""
     if not len(number):
         return []
     begins = np.ones(len(number), np.bool_)
-    begins[1:] = (number[1:] != number[:-1]) | (rows.place[1:] != rows.place[:-1])
+    begins[1:] = (number[1:] != number[:-1]) | (rows.pattern[1:] != rows.pattern[:-1])
     starts = np.flatnonzero(begins)
     begins[1:] |= rows.component[1:] != rows.component[:-1]
     units = np.add.reduceat(begins, starts, dtype=np.int64)
     return list(zip(starts.tolist(), [*starts[1:].tolist(), len(number)], units.tolist(), strict=True))
 
 
-def _group(coupling: Coupling, blocks: list[tuple[Place, NDArray[np.int64]]]) -> ChannelGroup:
-    """The group that has these indices, by unit, of these places."""
-    first_places = blocks[0][1][:, 0]
-    order = None  # units in the order of their first place
-    if not (first_places[1:] > first_places[:-1]).all():
-        order = np.argsort(first_places, kind="stable")
+def _group(
+    coupling: Coupling, places: _Places, blocks: list[tuple[int, NDArray[np.int64]]]
+) -> tuple[tuple[int, int], ChannelGroup]:
+    """The group that has these indices, by unit, of these places; and where it begins, which orders the groups."""
+    blocks.sort(key=lambda block: block[0])
+    place, leading = blocks[0]
+    first = leading[:, 0]
+    if not (first[1:] > first[:-1]).all():  # units in the order of their first place
+        order = np.argsort(first, kind="stable")
+        ordered = {id(block): block[order] for _, block in blocks}
+        blocks = [(place, ordered[id(block)]) for place, block in blocks]
     members = tuple(
-        Member(name, dim, indices if order is None else indices[order], _role(coupling, (name, dim)))
-        for (name, dim), indices in blocks
+        Member(*places.all[place], block, _role(coupling, places.all[place]))  # those of one pattern share it
+        for place, block in blocks
     )
-    first = next((m for m in members if m.role == "producer"), members[0])
-    return ChannelGroup(_layer(first.parameter), len(first_places), members)
+    named = next((m for m in members if m.role == "producer"), members[0])
+    return (place, int(leading.min())), ChannelGroup(_layer(named.parameter), len(first), members)
 
 
 def _role(coupling: Coupling, place: Place) -> Role:
     return cast("Role", coupling.roles.get(place, "affine"))
 
 
-def _stuck(coupling: Coupling, places: list[Place], rows: _Occurrences, listed: set[str]) -> list[ChannelGroup]:
+def _stuck(coupling: Coupling, places: _Places, rows: _Occurrences, listed: set[str]) -> list[ChannelGroup]:
     """Per dimension that computes units, what of it is frozen, with the first reason; then what is not yet listed.
 
     A bias, or what else a layer has besides its weight, goes with the layer.
     """
     groups: list[ChannelGroup] = []
-    runs = [(places[int(rows.place[run.start])], run) for run in rows.runs(rows.place)]
+    ends = np.searchsorted(rows.pattern, np.arange(len(places.of) + 1)).tolist()
+    runs = [
+        (place, slice(ends[pattern], ends[pattern + 1]))
+        for place, pattern in zip(places.all, places.pattern, strict=True)
+        if ends[pattern] < ends[pattern + 1]
+    ]
     runs.sort(key=lambda item: _role(coupling, item[0]) != "producer" or item[0][0].endswith(".bias"))
     for (name, dim), run in runs:
         role = _role(coupling, (name, dim))

@@ -23,17 +23,23 @@ class Ties:
     component: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))  # of each atom
     reasons: dict[int, str] = field(default_factory=dict)  # frozen component -> why
     _atoms: int = 1
-    _ties: list[tuple[Atoms, Atoms]] = field(default_factory=list)
+    _ranges: dict[int, tuple[Atoms, int]] = field(default_factory=dict)  # by identity: fresh atoms and the first of them
+    _alike: list[tuple[int, int, int]] = field(default_factory=list)  # first atoms of two such ranges, and how many
+    _whole: dict[int, int] = field(default_factory=dict)  # the first atom of such a range -> that of an earlier one
+    _ties: list[tuple[Atoms, Atoms]] = field(default_factory=list)  # of any other atoms
     _freezes: list[tuple[Atoms, str]] = field(default_factory=list)
     _blocks: list[Axis] = field(default_factory=list)
     _free: list[tuple[int, int]] = field(default_factory=list)  # ranges of atoms, ascending
 
     def fresh(self, *shape: int) -> Atoms:
         """New atoms, in an array of the shape."""
-        count = math.prod(shape)
-        atoms = np.arange(self._atoms, self._atoms + count, dtype=np.int64)
-        self._atoms += count
-        return atoms if len(shape) == 1 else atoms.reshape(shape)
+        first = self._atoms
+        self._atoms += math.prod(shape)
+        atoms = np.arange(first, self._atoms, dtype=np.int64)
+        if len(shape) != 1:
+            atoms = atoms.reshape(shape)
+        self._ranges[id(atoms)] = atoms, first
+        return atoms
 
     def free(self, *shape: int) -> Atoms:
         """New atoms of indices that are all alike (an expanded or filled dimension): any of them may go."""
@@ -50,12 +56,17 @@ class Ties:
 
     def tie(self, first: Atoms, second: Atoms) -> None:
         """Index by index (shapes broadcast), two atoms can only go together."""
+        if first is second:
+            return
+        ranges = self._ranges.get(id(first)), self._ranges.get(id(second))
+        if ranges[0] and ranges[1] and first.shape == second.shape:  # most are: not looked at atom by atom
+            self._alike.append((ranges[0][1], ranges[1][1], first.size))
+            return
         if first.shape != second.shape:
             first, second = np.broadcast_arrays(first, second)
         a, b = first.ravel(), second.ravel()
         if a.all() and b.all():
-            if first is not second:
-                self._ties.append((a, b))
+            self._ties.append((a, b))
             return
         fixed = (a == 0) != (b == 0)
         if fixed.any():
@@ -85,11 +96,13 @@ class Ties:
                 return
 
     def _components(self) -> None:
-        first = np.concatenate([a for a, _ in self._ties] or [np.zeros(0, np.int64)])
-        second = np.concatenate([b for _, b in self._ties] or [np.zeros(0, np.int64)])
-        edges = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(self._atoms, self._atoms))
-        _, component = connected_components(edges, directed=False)
-        self.component = component.astype(np.int64)
+        component = self._united()
+        if self._ties:
+            first, second = (component[np.concatenate(ends)] for ends in zip(*self._ties, strict=True))
+            size = int(component.max()) + 1
+            edges = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(size, size))
+            component = connected_components(edges, directed=False)[1].astype(np.int64)[component]
+        self.component = component
         self.reasons = {int(self.component[0]): "is not a parameter"}
         if self._freezes:
             frozen = self.component[np.concatenate([atoms for atoms, _ in self._freezes])]
@@ -97,6 +110,30 @@ class Ties:
             components, places = np.unique(frozen, return_index=True)
             for found, first_freeze in zip(components, np.searchsorted(ends, places, side="right"), strict=True):
                 self.reasons.setdefault(int(found), self._freezes[first_freeze][1])
+
+    def _united(self) -> NDArray[np.int64]:
+        """The components that whole ranges make, numbered in the order of their first atoms."""
+        self._whole.clear()
+        sizes: dict[int, int] = {}
+        for one, other, size in self._alike:
+            first, second = sorted((self._earliest(one), self._earliest(other)))
+            if first != second:
+                self._whole[second], sizes[second] = first, size
+        every = np.arange(self._atoms)
+        earliest = every.copy()
+        for atom, size in sizes.items():
+            first = self._earliest(atom)
+            earliest[atom : atom + size] = every[first : first + size]
+        return (np.cumsum(earliest == every) - 1)[earliest]
+
+    def _earliest(self, atom: int) -> int:
+        while (above := self._whole.get(atom)) is not None:
+            self._whole[atom] = atom = self._whole.get(above, above)
+        return atom
+
+    def alike(self, atoms: Atoms) -> int:
+        """The same number for `fresh` atoms that were tied to one another, all of them and index by index."""
+        return self._earliest(self._ranges[id(atoms)][1])
 
     def _keep_block(self, axis: Axis, frozen: NDArray[np.bool_]) -> bool:
         """Tie what must go together for want of a full block; whether there was anything."""
