@@ -8,7 +8,7 @@ reshape may merge it again without loss.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,18 +72,20 @@ class Labels:
 
 
 class Left:
-    """What is left where `keep` is False for some atoms; tensors share axes, each is looked at once."""
+    """What is left where `keep` is False for some atoms; `alike` numbers atoms of which the same indices are left."""
 
-    def __init__(self, keep: NDArray[np.bool_]) -> None:
+    def __init__(self, keep: NDArray[np.bool_], alike: Callable[[Atoms], int] = id) -> None:
         self._keep = keep
-        self._known: dict[int, tuple[Axis, list[NDArray[np.int64]]]] = {}  # by identity, so the axis is held
+        self._alike = alike
+        self._known: dict[int, tuple[Atoms, list[torch.Tensor]]] = {}  # numbers may be identities: atoms are held
 
-    def indices(self, axis: Axis, place: int = 0) -> NDArray[np.int64]:
-        """Those that are left of a dimension of the axis: of its own first one, or another."""
-        known = self._known.get(id(axis))
+    def indices(self, axis: Axis, place: int = 0) -> torch.Tensor:
+        """Those that are left of a dimension of the axis (of its own first one, or another): int64, ascending."""
+        number = self._alike(axis.atoms)
+        known = self._known.get(number)
         if known is None:
-            kept = [mask.nonzero()[0] for mask in kept_per_dim(axis, self._keep)]
-            known = self._known[id(axis)] = axis, kept
+            kept = [torch.from_numpy(mask.nonzero()[0]) for mask in kept_per_dim(axis, self._keep)]
+            known = self._known[number] = axis.atoms, kept
         return known[1][place]
 
     def shape(self, labels: Labels) -> tuple[int, ...]:

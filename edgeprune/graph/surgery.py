@@ -31,7 +31,7 @@ _LARGE = 1 << 17  # elements of a tensor that is worth a thread
 def cut(module: GraphModule, coupling: Coupling, keep: Keep) -> GraphModule:
     """A new module without the atoms where `keep` is False; `module` is left as it is, no tensor is shared with it."""
     graph = _copy(module.graph)
-    left = Left(keep)
+    left = Left(keep, coupling.alike)
     constants: dict[str, torch.Tensor] = {}
     changed: list[tuple[Node, Node]] = []
     known: dict[object, torch.Tensor] = {}
@@ -104,7 +104,7 @@ def slice_tensor(tensor: torch.Tensor, labels: Labels, left: Left) -> torch.Tens
     for axis in labels.axes:
         kept = left.indices(axis)
         if len(kept) < axis.atoms.size:
-            chosen[axis.dims[0]] = torch.from_numpy(kept).to(tensor.device)
+            chosen[axis.dims[0]] = kept if tensor.device.type == "cpu" else kept.to(tensor.device)
     if not chosen:
         return tensor.clone()
     at_once = _AT_ONCE if torch.get_num_threads() > 1 else _AT_ONCE_ALONE

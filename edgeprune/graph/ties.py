@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from edgeprune.graph.labels import Atoms, Axis
 
@@ -99,9 +97,7 @@ class Ties:
         component = self._united()
         if self._ties:
             first, second = (component[np.concatenate(ends)] for ends in zip(*self._ties, strict=True))
-            size = int(component.max()) + 1
-            edges = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(size, size))
-            component = connected_components(edges, directed=False)[1].astype(np.int64)[component]
+            component = _joined(int(component.max()) + 1, first, second)[component]
         self.component = component
         self.reasons = {int(self.component[0]): "is not a parameter"}
         if self._freezes:
@@ -119,12 +115,11 @@ class Ties:
             first, second = sorted((self._earliest(one), self._earliest(other)))
             if first != second:
                 self._whole[second], sizes[second] = first, size
-        every = np.arange(self._atoms)
-        earliest = every.copy()
+        earliest = np.arange(self._atoms)
         for atom, size in sizes.items():
             first = self._earliest(atom)
-            earliest[atom : atom + size] = every[first : first + size]
-        return (np.cumsum(earliest == every) - 1)[earliest]
+            earliest[atom : atom + size] = earliest[first : first + size]  # which nothing comes before
+        return _numbered(earliest)
 
     def _earliest(self, atom: int) -> int:
         while (above := self._whole.get(atom)) is not None:
@@ -133,7 +128,8 @@ class Ties:
 
     def alike(self, atoms: Atoms) -> int:
         """The same number for `fresh` atoms that were tied to one another, all of them and index by index."""
-        return self._earliest(self._ranges[id(atoms)][1])
+        known = self._ranges.get(id(atoms))
+        return -id(atoms) if known is None else self._earliest(known[1])
 
     def _keep_block(self, axis: Axis, frozen: NDArray[np.bool_]) -> bool:
         """Tie what must go together for want of a full block; whether there was anything."""
@@ -148,3 +144,22 @@ class Ties:
         index = tuple(slice(None) if i == keep else slice(0, 1) for i in range(component.ndim))
         self.tie(axis.atoms[index], axis.atoms)
         return True
+
+
+def _joined(count: int, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The components of `count` nodes whose edges are (`first`, `second`), numbered in the order of first nodes."""
+    earliest = np.arange(count)  # of each node one that it is connected with, which in the end nothing comes before
+    while True:
+        one, other = earliest[first], earliest[second]
+        apart = one != other
+        if not apart.any():
+            return _numbered(earliest)
+        first, second, one, other = first[apart], second[apart], one[apart], other[apart]
+        np.minimum.at(earliest, np.maximum(one, other), np.minimum(one, other))
+        while ((above := earliest[earliest]) != earliest).any():
+            earliest = above
+
+
+def _numbered(earliest: NDArray[np.int64]) -> NDArray[np.int64]:
+    """0, 1, 2 ... in the order of those that are their own earliest; the others have the number of theirs."""
+    return (np.cumsum(earliest == np.arange(len(earliest))) - 1)[earliest]
