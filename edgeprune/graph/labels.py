@@ -77,24 +77,29 @@ class Left:
     def __init__(self, keep: NDArray[np.bool_], alike: Callable[[Atoms], int] = id) -> None:
         self._keep = keep
         self._alike = alike
-        self._known: dict[int, tuple[Atoms, list[torch.Tensor]]] = {}  # numbers may be identities: atoms are held
+        # Numbers may be identities: the atoms are held.
+        self._known: dict[int, tuple[Atoms, list[torch.Tensor], list[int]]] = {}
 
     def indices(self, axis: Axis, place: int = 0) -> torch.Tensor:
         """Those that are left of a dimension of the axis (of its own first one, or another): int64, ascending."""
-        number = self._alike(axis.atoms)
-        known = self._known.get(number)
-        if known is None:
-            kept = [torch.from_numpy(mask.nonzero()[0]) for mask in kept_per_dim(axis, self._keep)]
-            known = self._known[number] = axis.atoms, kept
-        return known[1][place]
+        return self._looked_at(axis)[1][place]
 
     def shape(self, labels: Labels) -> tuple[int, ...]:
         """As `Labels.kept_shape`."""
         shape = list(labels.shape)
         for axis in labels.axes:
-            for place, dim in enumerate(axis.dims):
-                shape[dim] = len(self.indices(axis, place))
+            for dim, size in zip(axis.dims, self._looked_at(axis)[2], strict=True):
+                shape[dim] = size
         return tuple(shape)
+
+    def _looked_at(self, axis: Axis) -> tuple[Atoms, list[torch.Tensor], list[int]]:
+        number = self._alike(axis.atoms)
+        known = self._known.get(number)
+        if known is None:
+            kept = [mask.nonzero()[0] for mask in kept_per_dim(axis, self._keep)]
+            known = axis.atoms, [torch.from_numpy(indices) for indices in kept], [len(indices) for indices in kept]
+            self._known[number] = known
+        return known
 
 
 def kept_per_dim(axis: Axis, keep: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:

@@ -46,7 +46,12 @@ def schema_of(node: Node) -> Any:
 
 def argument_names(node: Node) -> tuple[str, ...]:
     """The names of the operator's arguments, in order."""
-    return tuple(name for name, _ in formal_arguments(node.target))
+    return _names(node.target)
+
+
+@functools.cache
+def _names(target: Any) -> tuple[str, ...]:
+    return tuple(name for name, _ in formal_arguments(target))
 
 
 @functools.cache

@@ -62,7 +62,7 @@ def _fill(module: GraphModule, values: dict[str, Any], *, training: bool) -> Non
         else:
             setattr(home, last, value)
     for home in homes.values():
-        home.training = training
+        vars(home)["training"] = training  # what assigning it does in the end
 
 
 def _home(homes: dict[str, torch.nn.Module], path: str) -> torch.nn.Module:
@@ -103,14 +103,14 @@ def slice_tensor(tensor: torch.Tensor, labels: Labels, left: Left) -> torch.Tens
     chosen: dict[int, torch.Tensor] = {}
     for axis in labels.axes:
         kept = left.indices(axis)
-        if len(kept) < axis.atoms.size:
+        if kept.numel() < axis.atoms.size:
             chosen[axis.dims[0]] = kept if tensor.device.type == "cpu" else kept.to(tensor.device)
     if not chosen:
         return tensor.clone()
     at_once = _AT_ONCE if torch.get_num_threads() > 1 else _AT_ONCE_ALONE
     if tensor.numel() <= at_once or tensor.device.type != "cpu":
         return _selected(tensor, chosen.items())
-    shape = [len(chosen[d]) if d in chosen else size for d, size in enumerate(tensor.shape)]
+    shape = [chosen[d].numel() if d in chosen else size for d, size in enumerate(tensor.shape)]
     result = tensor.new_empty(shape)
     of_rows, others = chosen.pop(0, None), list(chosen.items())
     rows = max(1, at_once * len(tensor) // tensor.numel())
@@ -176,7 +176,8 @@ def _reshape_meta(old: Node, new: Node, coupling: Coupling, left: Left, known: d
     labels = coupling.labels.get(old)
     value = old.meta.get("val")
     if isinstance(labels, Labels) and isinstance(value, torch.Tensor):
-        new.meta["val"] = _smaller(value, labels, left, known)
+        sizes = labels.shape if old.op == "get_attr" else None
+        new.meta["val"] = _smaller(value, labels, left, known, sizes)
     elif isinstance(labels, list) and isinstance(value, list | tuple):
         new.meta["val"] = [
             _smaller(v, item, left, known) if isinstance(item, Labels) else v
@@ -184,12 +185,20 @@ def _reshape_meta(old: Node, new: Node, coupling: Coupling, left: Left, known: d
         ]
 
 
-def _smaller(value: torch.Tensor, labels: Labels, left: Left, known: dict[object, torch.Tensor]) -> torch.Tensor:
+def _smaller(
+    value: torch.Tensor,
+    labels: Labels,
+    left: Left,
+    known: dict[object, torch.Tensor],
+    sizes: tuple[int, ...] | None = None,
+) -> torch.Tensor:
+    """`sizes`: those of the value, where none of them is symbolic."""
     before, after = labels.shape, left.shape(labels)
     if after == before:
         return value
-    sizes = sizes_of(value)
-    key = value.dtype, before, after, tuple([s if type(s) is int else s.node.expr for s in sizes])
+    if sizes is None:
+        sizes = tuple([s if type(s) is int else s.node.expr for s in sizes_of(value)])
+    key = value.dtype, before, after, sizes
     if key not in known:
         known[key] = smaller_meta(value, before, after)
     return known[key]

@@ -15,9 +15,10 @@ _OUT_OF_REACH = "convolves a fixed dimension in groups"
 
 def convolution(coupling: Coupling, call: Call) -> Labels:
     """`conv1d/2d/3d(input (n, c, …), weight (o, c/groups, …), bias (o), …, groups)`."""
-    source, weight, groups = _prepared(coupling, call)
+    source, weight, pointwise = _prepared(coupling, call)
+    groups = int(call["groups"])
     if groups == 1:
-        return _whole(coupling, call, source, weight, "oc")
+        return _whole(coupling, call, source, weight, "oc", pointwise)
     source, inputs = coupling.along(source, 1)
     weight, outputs = coupling.along(weight, 0)
     weight, taps = coupling.along(weight, 1)
@@ -44,9 +45,10 @@ def convolution(coupling: Coupling, call: Call) -> Labels:
 
 def transposed(coupling: Coupling, call: Call) -> Labels:
     """`conv_transpose1d/2d/3d(input (n, c, …), weight (c, o/groups, …), bias (o), …, groups)`."""
-    source, weight, groups = _prepared(coupling, call)
+    source, weight, pointwise = _prepared(coupling, call)
+    groups = int(call["groups"])
     if groups == 1:
-        return _whole(coupling, call, source, weight, "co")
+        return _whole(coupling, call, source, weight, "co", pointwise)
     source, inputs = coupling.along(source, 1)
     weight, kernels = coupling.along(weight, 0)
     weight, taps = coupling.along(weight, 1)
@@ -76,23 +78,27 @@ def transposed(coupling: Coupling, call: Call) -> Labels:
     return with_bias(coupling, call, Labels(call.shape, (*axes, Axis((1,), outputs))), 1)
 
 
-def _prepared(coupling: Coupling, call: Call) -> tuple[Labels, Labels, int]:
-    """Input and weight, of which only the channels may go."""
+def _prepared(coupling: Coupling, call: Call) -> tuple[Labels, Labels, list[bool]]:
+    """Input and weight, of which only the channels may go, and whether the spatial dimensions are pointwise."""
     source: Labels = call["input"]
     weight: Labels = call["weight"]
     if len(source.shape) < len(weight.shape):  # one sample without a batch dimension
         source = coupling.freeze_axes(source, range(len(source.shape)), "works on it without a batch dimension")
-    slid = [d for d in range(2, len(source.shape)) if not _is_pointwise(call, weight, d - 2)]
+    pointwise = _pointwise(call, weight)
+    slid = [d for d in range(2, len(source.shape)) if not pointwise[d - 2]]
     source = coupling.freeze_axes(source, [0, *slid], "slides over it")
-    return source, coupling.freeze_axes(weight, range(2, len(weight.shape)), "slides over it"), int(call["groups"])
+    return source, coupling.freeze_axes(weight, range(2, len(weight.shape)), "slides over it"), pointwise
 
 
-def _is_pointwise(call: Call, weight: Labels, spatial: int) -> bool:
-    """Whether each position along the spatial dimension is mapped to one of its own, so that it may go."""
-    if weight.shape[2 + spatial] != 1:
-        return False
-    settings = ((call.get(name), wanted) for name, wanted in (("stride", 1), ("padding", 0), ("output_padding", 0)))
-    return all(_at(values, spatial) == wanted for values, wanted in settings if values is not None)
+def _pointwise(call: Call, weight: Labels) -> list[bool]:
+    """Per spatial dimension, whether each position along it is mapped to one of its own, so that it may go."""
+    pointwise = [size == 1 for size in weight.shape[2:]]
+    if any(pointwise):
+        for name, wanted in (("stride", 1), ("padding", 0), ("output_padding", 0)):
+            values = call.get(name)
+            if values is not None:
+                pointwise = [one and _at(values, d) == wanted for d, one in enumerate(pointwise)]
+    return pointwise
 
 
 def _at(values: object, spatial: int) -> object:
@@ -101,14 +107,16 @@ def _at(values: object, spatial: int) -> object:
     return 0 if values in ("valid", "same") else values
 
 
-def _whole(coupling: Coupling, call: Call, source: Labels, weight: Labels, order: str) -> Labels:
+def _whole(
+    coupling: Coupling, call: Call, source: Labels, weight: Labels, order: str, pointwise: list[bool]
+) -> Labels:
     """One group: a contraction over the channels. `order` names the first two dimensions of the weight."""
     batch = "" if len(source.shape) < len(weight.shape) else "n"
     source = coupling.along(source, len(batch))[0]
     weight = coupling.along(coupling.along(weight, 0)[0], 1)[0]
     spatial = len(weight.shape) - 2
     operands = [("input", source, batch + "c" + "xyz"[:spatial]), ("weight", weight, order + "uvw"[:spatial])]
-    positions = "".join("xyz"[d] if _is_pointwise(call, weight, d) else "pqr"[d] for d in range(spatial))
+    positions = "".join("xyz"[d] if one else "pqr"[d] for d, one in enumerate(pointwise))
     result = product(coupling, operands, batch + "o" + positions, call.shape)
     coupling.role(call.node_of("weight"), order.index("o"), "producer")
     coupling.role(call.node_of("weight"), order.index("c"), "consumer")
