@@ -127,8 +127,8 @@ def _prunable(coupling: Coupling, places: _Places, rows: _Occurrences) -> tuple[
     np.add.at(keys, places.pattern, np.random.default_rng(0).integers(0, 2**63, size=len(places.all), dtype=np.uint64))
     signature = np.zeros(int(coupling.component.max()) + 1, np.uint64)
     np.add.at(signature, rows.component, keys[rows.pattern])
+    number = _first_seen(signature[rows.component])
     # By group, pattern and component; rows come by pattern and index, and a stable sort leaves the indices in order.
-    number = np.unique(signature, return_inverse=True)[1][rows.component]
     order = np.argsort((number * len(keys) + rows.pattern) * len(signature) + rows.component, kind="stable")
     number, rows = number[order], rows[order]
     blocks: dict[int, list[tuple[int, NDArray[np.int64]]]] = {}
@@ -144,6 +144,14 @@ def _prunable(coupling: Coupling, places: _Places, rows: _Occurrences) -> tuple[
         name = group.name if seen[group.name] == 1 else f"{group.name}:{seen[group.name]}"
         named.append(group if name == group.name else replace(group, name=name))
     return tuple(named)
+
+
+def _first_seen(values: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The values numbered from 0, in the order in which they first appear; long runs of equal ones are expected."""
+    starts = np.flatnonzero(np.concatenate(([len(values) > 0], values[1:] != values[:-1])))
+    known: dict[int, int] = {}
+    numbers = [known.setdefault(value, len(known)) for value in values[starts].tolist()]
+    return np.repeat(np.array(numbers, np.int64), np.diff(starts, append=len(values)))
 
 
 def _blocks(number: NDArray[np.int64], rows: _Occurrences) -> list[tuple[int, int, int]]:
