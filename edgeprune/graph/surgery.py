@@ -79,13 +79,15 @@ def _home(homes: dict[str, torch.nn.Module], path: str) -> torch.nn.Module:
 
 
 def _copy(graph: Graph) -> Graph:
-    """The same nodes in the same order; the input and output structure is shared, it never changes."""
+    """The same nodes, names and order; the structure of inputs and outputs is shared: it never changes."""
     copied = Graph()
+    # The names are unique already; to see to that takes fx longer than all the rest.
+    names, known = copied._graph_namespace, graph._graph_namespace  # noqa: SLF001  the only way to them
+    names._used_names.update(known._used_names)  # noqa: SLF001
+    names._base_count.update(known._base_count)  # noqa: SLF001
+    vars(names)["create_name"] = lambda name, _: name
     made: dict[Node, Node] = {}
     for node in graph.nodes:
-        if node.op == "output":
-            copied.output(map_arg(node.args[0], made.__getitem__))
-            continue
         # Arguments come after: a node that is made with them is searched for symbolic sizes among them.
         new = made[node] = copied.create_node(node.op, node.target, name=node.name, type_expr=node.type)
         if node.args:
@@ -93,7 +95,8 @@ def _copy(graph: Graph) -> Graph:
         if node.kwargs:
             new.kwargs = map_arg(node.kwargs, made.__getitem__)
         new.meta.update(node.meta)
-    copied.set_codegen(graph._codegen)  # noqa: SLF001  the only way to it
+    del vars(names)["create_name"]
+    copied.set_codegen(graph._codegen)  # noqa: SLF001  likewise
     return copied
 
 

@@ -21,7 +21,7 @@ class Ties:
     component: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))  # of each atom
     reasons: dict[int, str] = field(default_factory=dict)  # frozen component -> why
     _atoms: int = 1
-    _ranges: dict[int, tuple[Atoms, int]] = field(default_factory=dict)  # by identity: fresh atoms and the first of them
+    _ranges: dict[int, tuple[Atoms, int]] = field(default_factory=dict)  # by identity: fresh atoms, the first of them
     _alike: list[tuple[int, int, int]] = field(default_factory=list)  # first atoms of two such ranges, and how many
     _whole: dict[int, int] = field(default_factory=dict)  # the first atom of such a range -> that of an earlier one
     _ties: list[tuple[Atoms, Atoms]] = field(default_factory=list)  # of any other atoms

@@ -18,7 +18,7 @@ def convolution(coupling: Coupling, call: Call) -> Labels:
     source, weight, pointwise = _prepared(coupling, call)
     groups = int(call["groups"])
     if groups == 1:
-        return _whole(coupling, call, source, weight, "oc", pointwise)
+        return _whole(coupling, call, source, weight, order="oc", pointwise=pointwise)
     source, inputs = coupling.along(source, 1)
     weight, outputs = coupling.along(weight, 0)
     weight, taps = coupling.along(weight, 1)
@@ -48,7 +48,7 @@ def transposed(coupling: Coupling, call: Call) -> Labels:
     source, weight, pointwise = _prepared(coupling, call)
     groups = int(call["groups"])
     if groups == 1:
-        return _whole(coupling, call, source, weight, "co", pointwise)
+        return _whole(coupling, call, source, weight, order="co", pointwise=pointwise)
     source, inputs = coupling.along(source, 1)
     weight, kernels = coupling.along(weight, 0)
     weight, taps = coupling.along(weight, 1)
@@ -108,7 +108,7 @@ def _at(values: object, spatial: int) -> object:
 
 
 def _whole(
-    coupling: Coupling, call: Call, source: Labels, weight: Labels, order: str, pointwise: list[bool]
+    coupling: Coupling, call: Call, source: Labels, weight: Labels, *, order: str, pointwise: list[bool]
 ) -> Labels:
     """One group: a contraction over the channels. `order` names the first two dimensions of the weight."""
     batch = "" if len(source.shape) < len(weight.shape) else "n"
