@@ -34,10 +34,10 @@ _DAY_S = 86_400.0
 _LONE = {Outcome.CRASHED, Outcome.OOM, Outcome.TIMEOUT}  # that one model can bring upon all others of its batch
 
 
-def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/edgeprune/costs`, else `~/.cache/edgeprune/costs`."""
+def cache_folder(of: str = "costs") -> Path:
+    """`$XDG_CACHE_HOME/edgeprune/costs`, else `~/.cache/edgeprune/costs`; or the folder beside it of that name."""
     told = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(told) if told.startswith("/") else Path("~/.cache").expanduser()) / "edgeprune" / "costs"
+    return (Path(told) if told.startswith("/") else Path("~/.cache").expanduser()) / "edgeprune" / of
 
 
 class CostCache:

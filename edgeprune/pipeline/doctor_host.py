@@ -95,7 +95,7 @@ def space() -> tuple[Finding, ...]:
     """Free space where edgeprune writes, and what its caches hold."""
     places = {"here": Path.cwd(), "temporary": Path(tempfile.gettempdir()), "cache": cache_folder().parent}
     found = [_free(name, _existing(path)) for name, path in places.items()]
-    sizes = {cache_folder(): _size(cache_folder())}
+    sizes = {folder: _size(folder) for folder in map(cache_folder, ("costs", "sensitivities"))}
     sizes |= {folder_of(kind): kept_bytes(kind) for kind in ENVIRONMENTS.values()}
     held = ", ".join(f"{size / 1e6:.1f} MB in {path}" for path, size in sizes.items() if size)
     return (*found, Finding("kept", "ok", held or "nothing is kept yet"))

@@ -8,7 +8,7 @@ NetAdapt (Yang et al. 2018, arXiv:1804.03230) and the layer-wise sensitivities o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 
 from edgeprune.errors import TaskError
 from edgeprune.pipeline.kept import keep, read_kept
+from edgeprune.pipeline.sensitivity_cache import SensitivityCache, digest_of
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records.candidate import Candidate
 from edgeprune.search.base import BlockSpace, GroupSpace, SearchSpace
@@ -51,13 +52,14 @@ def with_sensitivities(
     """The space with the losses of every group and of `blocks` (their names, and the groups inside each).
 
     What was tried is kept in `path`, point by point; with `reuse` it is read from there: a resumed run must see the
-    same. Where the task has no training part, the share of importance that goes stands for the loss, and blocks are
+    same. What was judged before on this machine, of the same network on the same inputs, is not judged again. Where the
+    task has no training part, the share of importance that goes stands for the loss, and blocks are
     left alone. Raises TaskError, VerificationError, StorageError.
     """
     if not task.trainable:
         return replace(space, groups=tuple(_by_importance(group) for group in space.groups))
     known = read_kept(path, SCHEMA, "sensitivities", _losses) if reuse and path.exists() else {}
-    judge = None
+    judge: _Judge | None = None
     tried = {
         group.name: {width: space.candidate({group.name: width}) for width in tried_widths(group)}
         for group in space.groups
@@ -67,10 +69,15 @@ def with_sensitivities(
     with progress.step("sensitivities", len(wanted)) as step:
         for candidate in wanted:
             if candidate.id not in known:
-                judge = judge or _judge(captured, task, seed)
-                known[candidate.id] = judge(candidate)
+                judge = judge or _Judge(captured, task, seed)
+                known[candidate.id] = judge.loss(candidate)
                 keep(path, SCHEMA, losses=known)
             step.advance()
+    if judge is not None:
+        if judge.known:
+            progress.say(f"{judge.known} of {len(wanted)} sensitivities known from before: {judge.cache.path}")
+        for warning in judge.cache.warnings:
+            progress.say(f"warning: {warning}")
     groups = tuple(
         replace(g, losses=interpolated(g.widths, {w: known[c.id] for w, c in tried[g.name].items()}))
         for g in space.groups
@@ -112,44 +119,68 @@ def _by_importance(group: GroupSpace) -> GroupSpace:
     return replace(group, losses=tuple(float(1 - scores[:width].sum() / total) for width in group.widths))
 
 
-def _judge(captured: Captured, task: CheckedTask, seed: int) -> Callable[[Candidate], float]:
+class _Judge:
     """How far a candidate's outputs are from the dense model's, after its batch-norm statistics are re-estimated."""
-    import torch
 
-    from edgeprune.recovery.batchnorm import reestimate
-    from edgeprune.recovery.distillation import distances, recorded
-    from edgeprune.training_data import reproducible
+    def __init__(self, captured: Captured, task: CheckedTask, seed: int) -> None:
+        from edgeprune.training_data import reproducible
 
-    with reproducible(seed):
-        batches = list(islice(task.train_batches(), _STATISTICS_BATCHES + _JUDGING_BATCHES))
-    judging = batches[_STATISTICS_BATCHES:] or batches  # of few batches the same ones must do
-    dense = captured.module.eval()
-    inputs: list[tuple[Any, ...]] = []
-    with torch.no_grad(), recorded(dense) as calls:
-        for batch in judging:
-            task.loss(dense, batch)
-        inputs = [args for args, _, _ in calls]
-        wanted = [outputs for _, _, outputs in calls]
-    if not inputs:
-        raise TaskError("loss(model, batch) did not call the model", hint="call model(...) inside loss")
-    examples = 0
-    for count, given in enumerate(inputs, start=1):
-        examples += _rows(given)
-        if examples >= _MOST_EXAMPLES:
-            inputs, wanted = inputs[:count], wanted[:count]
-            break
-
-    def judged(candidate: Candidate) -> float:
-        module = captured.prune(candidate, verify=False).module
         with reproducible(seed):
-            reestimate(module, batches[:_STATISTICS_BATCHES], task.loss)
+            batches = list(islice(task.train_batches(), _STATISTICS_BATCHES + _JUDGING_BATCHES))
+        self._captured, self._task, self._seed = captured, task, seed
+        self._statistics = batches[:_STATISTICS_BATCHES]
+        first = self._called(self._statistics)
+        self._judged = self._called(batches[_STATISTICS_BATCHES:]) or first  # of few batches the same ones must do
+        if not self._judged:
+            raise TaskError("loss(model, batch) did not call the model", hint="call model(...) inside loss")
+        examples = 0
+        for count, (given, _) in enumerate(self._judged, start=1):
+            examples += _rows(given)
+            if examples >= _MOST_EXAMPLES:
+                self._judged = self._judged[:count]
+                break
+        inputs = [[given for given, _ in calls] for calls in (first, self._judged)]
+        self.cache = SensitivityCache(digest_of(captured, inputs, seed))
+        self.known = 0  # how many losses were there
+
+    def _called(self, batches: Sequence[Any]) -> list[tuple[tuple[Any, ...], Any]]:
+        """What the dense model is called with for the batches, and gives."""
+        import torch
+
+        from edgeprune.recovery.distillation import recorded
+        from edgeprune.training_data import reproducible
+
+        dense = self._captured.module.eval()
+        with torch.no_grad(), reproducible(self._seed), recorded(dense) as calls:
+            for batch in batches:
+                self._task.loss(dense, batch)
+            return [(args, outputs) for args, _, outputs in calls]
+
+    def loss(self, candidate: Candidate) -> float:
+        """Of the cache, or judged now and kept there."""
+        found = self.cache.get(candidate.id)
+        if found is not None:
+            self.known += 1
+            return found
+        found = self._judge(candidate)
+        self.cache.put(candidate.id, found)
+        return found
+
+    def _judge(self, candidate: Candidate) -> float:
+        import torch
+
+        from edgeprune.recovery.batchnorm import reestimate
+        from edgeprune.recovery.distillation import distances
+        from edgeprune.training_data import reproducible
+
+        module = self._captured.prune(candidate, verify=False).module
+        with reproducible(self._seed):
+            reestimate(module, self._statistics, self._task.loss)
         total = torch.zeros((), dtype=torch.float64)
         with torch.no_grad():
-            for given, target in zip(inputs, wanted, strict=True):
-                total += torch.stack(distances(module(*given), target, 1.0)).mean().double()
-        return float(total) / len(inputs)
-
-    return judged
+            for given, wanted in self._judged:
+                total += torch.stack(distances(module(*given), wanted, 1.0)).mean().double()
+        return float(total) / len(self._judged)
 
 
 def _rows(inputs: tuple[Any, ...]) -> int:

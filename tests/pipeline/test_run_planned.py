@@ -66,6 +66,7 @@ def test_a_planned_run_is_accepted_and_one_that_was_cut_short_plans_the_same(
     first = next(iter(data["losses"]))
     del data["losses"][first]  # stopped while it was learning: only what is missing is judged again
     (cut / "sensitivities.json").write_text(json.dumps(data))
+    shutil.rmtree(tmp_path / "cache" / "edgeprune" / "sensitivities")
     again = run(project, task=task, run_dir=cut, resume=True)
     assert json.loads((cut / "sensitivities.json").read_text())["losses"][first] == pytest.approx(losses[first])
     assert [_key(trial) for trial in read_trials(cut)] == [_key(trial) for trial in trials]

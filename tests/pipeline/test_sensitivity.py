@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from edgeprune.graph.captured import Captured
 from edgeprune.pipeline.sensitivity import interpolated, tried_widths, with_sensitivities
 from edgeprune.pipeline.space import search_space
 from edgeprune.pipeline.task import check_task
+from edgeprune.progress import SILENT
 from edgeprune.search.base import GroupSpace, SearchSpace
 
 
@@ -31,6 +33,17 @@ class Residual(nn.Module):
         y = functional.relu(self.first(x))
         y = y + self.down(functional.relu(self.up(y)))
         return self.head(y)  # type: ignore[no-any-return]
+
+
+class Said:
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.step = SILENT.step
+
+    def say(self, message: str) -> None:
+        self.lines.append(message)
 
 
 class Task:
@@ -55,6 +68,12 @@ class Task:
 
     def evaluate(self, model: nn.Module) -> float:
         return 1.0 - functional.mse_loss(model(self.inputs[0]), torch.zeros(32, 4)).item()
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "edgeprune" / "sensitivities"
 
 
 class Blind(Task):
@@ -125,6 +144,81 @@ def test_what_was_tried_is_kept_and_not_tried_again(task: Task, tmp_path: Path) 
     path.write_text('{"schema": "edgeprune.sensitivities/1", "losses": 3}')
     with pytest.raises(DamagedError, match="cannot read the sensitivities"):
         with_sensitivities(captured, check_task(task), _space(captured), path, blocks={}, seed=0, reuse=True)
+
+
+def _losses(task: Task, folder: Path, *, seed: int = 0, progress: Said | None = None) -> tuple[dict[str, float], int]:
+    """What is judged in a run of its own, and how often the loss was called for it."""
+    captured = edgeprune.capture(task.network, task.example_inputs())
+    path, before = folder / f"{len(list(folder.iterdir()))}.json", task.calls
+    with_sensitivities(
+        captured,
+        check_task(task),
+        _space(captured),
+        path,
+        blocks={block.name: ("up",) for block in captured.blocks},
+        seed=seed,
+        reuse=False,
+        progress=progress or Said(),
+    )
+    return json.loads(path.read_text())["losses"], task.calls - before
+
+
+def test_another_run_judges_nothing_that_was_judged_before(task: Task, tmp_path: Path, caches: Path) -> None:
+    once, calls = _losses(task, tmp_path)
+    said = Said()
+    again, fewer = _losses(Task(), tmp_path, progress=said)
+    assert again == once
+    assert (calls, fewer) == (8, 8)  # no batch norms: only to see what the network is called with
+    (file,) = caches.iterdir()
+    assert said.lines == [f"{len(once)} of {len(once)} sensitivities known from before: {file}"]
+
+    data = json.loads(file.read_text())
+    name = next(iter(once))
+    data["losses"] = {name: 12.5}
+    file.write_text(json.dumps(data))
+    again, _ = _losses(task, tmp_path, progress=said)
+    assert again == {**once, name: 12.5}  # taken from there, and the others judged
+    assert json.loads(file.read_text())["losses"] == again
+    assert said.lines[1:] == [f"1 of {len(once)} sensitivities known from before: {file}"]
+
+
+def test_what_a_loss_comes_from_is_its_name(task: Task, tmp_path: Path, caches: Path) -> None:
+    _losses(task, tmp_path)
+    assert len(list(caches.iterdir())) == 1
+    with torch.no_grad():
+        task.network.down.weight[0, 0] += 1e-3
+    _losses(task, tmp_path)
+    assert len(list(caches.iterdir())) == 2
+    task.inputs[7, 31, 7] += 1e-3  # the last number of the last judged batch
+    _losses(task, tmp_path)
+    assert len(list(caches.iterdir())) == 3
+    task.inputs[0, 0, 0] += 1e-3  # of a batch for batch-norm statistics
+    _losses(task, tmp_path)
+    assert len(list(caches.iterdir())) == 4
+    _losses(task, tmp_path, seed=1)
+    assert len(list(caches.iterdir())) == 5
+    _losses(task, tmp_path)
+    assert len(list(caches.iterdir())) == 5
+
+
+def test_a_damaged_or_forbidden_cache_does_no_harm(task: Task, tmp_path: Path, caches: Path) -> None:
+    once, _ = _losses(task, tmp_path)
+    (file,) = caches.iterdir()
+    file.write_text('{"losses": ')
+    said = Said()
+    again, _ = _losses(task, tmp_path, progress=said)
+    assert again == once
+    assert len(said.lines) == 1
+    assert said.lines[0].startswith(f"warning: {file} is left out: ")
+    assert said.lines[0].endswith("; what it held is judged again")
+    assert json.loads(file.read_text())["losses"] == once
+
+    shutil.rmtree(caches)
+    caches.write_text("not a folder")
+    said = Said()
+    again, _ = _losses(task, tmp_path, progress=said)
+    assert again == once
+    assert any(line.startswith("warning: the sensitivities could not be kept in ") for line in said.lines)
 
 
 def test_without_a_training_part_importance_stands_for_the_loss(tmp_path: Path) -> None:

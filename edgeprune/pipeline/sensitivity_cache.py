@@ -1,0 +1,84 @@
+"""Sensitivities that were judged before, kept on this machine: plan, run and sweep judge nothing twice.
+
+One file for each network, its inputs and seed: all that a judgement comes from is in the file's name, as a digest, so
+that none is taken for another's, whatever became of the task's code or data in between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprune import atomic
+from edgeprune.errors import StorageError
+from edgeprune.measure.cost_cache import cache_folder
+
+if TYPE_CHECKING:
+    from edgeprune.graph.captured import Captured
+
+__all__ = ["SensitivityCache", "digest_of"]
+
+_SCHEMA = "edgeprune.judged/1"  # another one where the same candidate would be judged otherwise
+
+
+class SensitivityCache:
+    """Losses by candidate, of one network on the same inputs. What goes wrong with it is told in `warnings`."""
+
+    def __init__(self, digest: str, folder: Path | None = None) -> None:
+        self.path = (folder or cache_folder("sensitivities")) / f"{digest}.json"
+        self.warnings: tuple[str, ...] = ()
+        self._losses = self._read()
+
+    def get(self, candidate: str) -> float | None:
+        """The loss of the candidate with this id, or None."""
+        return self._losses.get(candidate)
+
+    def put(self, candidate: str, loss: float) -> None:
+        """Keep a loss, on disk at once. Of several processes that write at the same time one may be forgotten."""
+        self._losses[candidate] = loss
+        content = {"schema": _SCHEMA, "losses": {**self._read(), **self._losses}}
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            atomic.write_text(self.path, json.dumps(content, allow_nan=False) + "\n")
+        except (OSError, StorageError) as error:
+            self._warn(f"the sensitivities could not be kept in {self.path}: {error}")
+
+    def _read(self) -> dict[str, float]:
+        try:
+            data = json.loads(self.path.read_text(encoding="utf-8"))
+            return {str(name): float(value) for name, value in data["losses"].items()}
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            self._warn(f"{self.path} is left out: {error}; what it held is judged again")
+            return {}
+
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings += (text,)
+
+
+def digest_of(captured: Captured, inputs: Iterable[Any], seed: int) -> str:
+    """SHA-256 over the network, the seed, and what the network is called with (tensors in any structure)."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    from edgeprune.graph.constants import Attributes
+
+    attributes = Attributes(captured.module)
+    names = sorted(str(node.target) for node in captured.module.graph.nodes if node.op == "get_attr")
+    about = (_SCHEMA, torch.__version__, captured.granularity, seed, captured.module.code)
+    digest = hashlib.sha256(repr(about).encode())
+    for given in (*((name, attributes[name]) for name in names), *inputs):
+        leaves, structure = pytree.tree_flatten(given)
+        digest.update(repr(structure).encode())
+        for leaf in leaves:
+            if isinstance(leaf, torch.Tensor):
+                digest.update(f"{leaf.dtype} {tuple(leaf.shape)}\n".encode())
+                digest.update(leaf.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            else:
+                digest.update(repr(leaf).encode())
+    return digest.hexdigest()
