@@ -36,7 +36,8 @@ class Ties:
         atoms = np.arange(first, self._atoms, dtype=np.int64)
         if len(shape) != 1:
             atoms = atoms.reshape(shape)
-        self._ranges[id(atoms)] = atoms, first
+        if atoms.size:  # an empty one begins where the next begins
+            self._ranges[id(atoms)] = atoms, first
         return atoms
 
     def free(self, *shape: int) -> Atoms:

@@ -72,6 +72,15 @@ def test_ranges_tied_whole_are_alike_and_others_are_not() -> None:
     assert known.alike(copy) not in {known.alike(atoms) for atoms in (first, second, third, fourth)}
 
 
+def test_empty_ranges_tie_nothing() -> None:
+    known = Ties()
+    empty, first, none, second = known.fresh(0), known.fresh(3), known.fresh(0), known.fresh(3)
+    known.tie(empty, none)
+    known.connect()
+    assert known.component.tolist() == list(range(7))
+    assert len({known.alike(atoms) for atoms in (empty, first, none, second)}) == 4
+
+
 def test_a_shape_is_part_of_what_is_tied() -> None:
     known = Ties()
     flat, square, column = known.fresh(4), known.fresh(2, 2), known.fresh(2)
