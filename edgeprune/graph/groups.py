@@ -23,7 +23,8 @@ class Member:
 
     `indices` has shape (units, k), int64: the k indices of `dim` that unit u occupies are `indices[u]`.
     `role`: a producer computes the units (dimension 0 of a convolution's weight, and its bias), a consumer
-    contracts them (dimension 1), affine is everything that acts on each unit apart (batch-norm, depthwise).
+    contracts them (dimension 1), affine is everything that acts on each unit apart (batch-norm, depthwise). Members may
+    share their `indices`, which nobody should change.
     """
 
     parameter: str  # dotted name

@@ -8,6 +8,7 @@ NetAdapt (Yang et al. 2018, arXiv:1804.03230) and the layer-wise sensitivities o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -24,10 +25,9 @@ from edgeprune.records.candidate import Candidate
 from edgeprune.search.base import BlockSpace, GroupSpace, SearchSpace
 
 if TYPE_CHECKING:
-    import torch
-
     from edgeprune.graph.captured import Captured
     from edgeprune.pipeline.task import CheckedTask
+    from edgeprune.recovery.distillation import Calls
 
 __all__ = ["interpolated", "tried_widths", "with_sensitivities"]
 
@@ -36,6 +36,7 @@ _SHARES = (0.75, 0.5, 0.25)  # of a group's units that are kept when it is tried
 _STATISTICS_BATCHES = 4  # for batch-norm statistics
 _JUDGING_BATCHES = 4
 _MOST_EXAMPLES = 512  # judged at the most: large batches are not needed in full
+_NOT_FINITE = 100.0  # the loss of a network that overflows: more than two distributions in float32 diverge
 
 
 def with_sensitivities(
@@ -53,8 +54,8 @@ def with_sensitivities(
 
     What was tried is kept in `path`, point by point; with `reuse` it is read from there: a resumed run must see the
     same. What was judged before on this machine, of the same network on the same inputs, is not judged again. Where the
-    task has no training part, the share of importance that goes stands for the loss, and blocks are
-    left alone. Raises TaskError, VerificationError, StorageError.
+    task has no training part, the share of importance that goes stands for the loss, and blocks are left alone.
+    Raises TaskError, VerificationError, StorageError.
     """
     if not task.trainable:
         return replace(space, groups=tuple(_by_importance(group) for group in space.groups))
@@ -129,23 +130,21 @@ class _Judge:
             batches = list(islice(task.train_batches(), _STATISTICS_BATCHES + _JUDGING_BATCHES))
         self._captured, self._task, self._seed = captured, task, seed
         self._statistics = batches[:_STATISTICS_BATCHES]
-        first = self._called(self._statistics)
-        self._judged = self._called(batches[_STATISTICS_BATCHES:]) or first  # of few batches the same ones must do
-        if not self._judged:
-            raise TaskError("loss(model, batch) did not call the model", hint="call model(...) inside loss")
+        self._judged = self._called(batches[_STATISTICS_BATCHES:] or batches)  # of few batches the same ones must do
         examples = 0
-        for count, (given, _) in enumerate(self._judged, start=1):
-            examples += _rows(given)
+        for count, (args, kwargs, _) in enumerate(self._judged, start=1):
+            examples += _rows((args, kwargs))
             if examples >= _MOST_EXAMPLES:
                 self._judged = self._judged[:count]
                 break
-        inputs = [[given for given, _ in calls] for calls in (first, self._judged)]
-        self.cache = SensitivityCache(digest_of(captured, inputs, seed))
+        inputs = [(args, kwargs) for args, kwargs, _ in self._judged]
+        self.cache = SensitivityCache(digest_of(captured, [inputs, self._called_in_training()], seed))
         self.known = 0  # how many losses were there
 
-    def _called(self, batches: Sequence[Any]) -> list[tuple[tuple[Any, ...], Any]]:
+    def _called(self, batches: Sequence[Any]) -> Calls:
         """What the dense model is called with for the batches, and gives."""
         import torch
+        from torch.utils import _pytree as pytree
 
         from edgeprune.recovery.distillation import recorded
         from edgeprune.training_data import reproducible
@@ -154,7 +153,26 @@ class _Judge:
         with torch.no_grad(), reproducible(self._seed), recorded(dense) as calls:
             for batch in batches:
                 self._task.loss(dense, batch)
-            return [(args, outputs) for args, _, outputs in calls]
+        if not calls:
+            raise TaskError("loss(model, batch) did not call the model", hint="call model(...) inside loss")
+        given = [leaf for _, _, outputs in calls for leaf in pytree.tree_leaves(outputs)]
+        if not all(bool(leaf.isfinite().all()) for leaf in given if isinstance(leaf, torch.Tensor)):
+            raise TaskError(
+                "the dense model's outputs on training batches are not all finite numbers",
+                hint="a network that overflows cannot be compared with what is left of it: check its weights and data",
+            )
+        return calls
+
+    def _called_in_training(self) -> list[Any]:
+        """What a network is called with while its batch-norm statistics are re-estimated."""
+        from edgeprune.recovery.batchnorm import reestimate
+        from edgeprune.recovery.distillation import recorded
+        from edgeprune.training_data import reproducible
+
+        copy = self._captured.prune(Candidate(), verify=False).module
+        with reproducible(self._seed), recorded(copy) as calls:
+            reestimate(copy, self._statistics, self._task.loss)
+        return [(args, kwargs) for args, kwargs, _ in calls]
 
     def loss(self, candidate: Candidate) -> float:
         """Of the cache, or judged now and kept there."""
@@ -178,14 +196,19 @@ class _Judge:
             reestimate(module, self._statistics, self._task.loss)
         total = torch.zeros((), dtype=torch.float64)
         with torch.no_grad():
-            for given, wanted in self._judged:
-                total += torch.stack(distances(module(*given), wanted, 1.0)).mean().double()
-        return float(total) / len(self._judged)
+            for args, kwargs, wanted in self._judged:
+                total += torch.stack(distances(module(*args, **kwargs), wanted, 1.0)).mean().double()
+        loss = float(total) / len(self._judged)
+        return loss if math.isfinite(loss) else _NOT_FINITE
 
 
-def _rows(inputs: tuple[Any, ...]) -> int:
-    first: torch.Tensor = inputs[0]
-    return int(first.shape[0]) if first.ndim else 1
+def _rows(inputs: Any) -> int:
+    """How many examples a call has: the rows of its first tensor."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    first = next((leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor)), None)
+    return int(first.shape[0]) if first is not None and first.ndim else 1
 
 
 def _losses(data: Any) -> dict[str, float]:

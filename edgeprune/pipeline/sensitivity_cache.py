@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from edgeprune.errors import StorageError
 from edgeprune.measure.cost_cache import cache_folder
 
 if TYPE_CHECKING:
+    import torch
+
     from edgeprune.graph.captured import Captured
 
 __all__ = ["SensitivityCache", "digest_of"]
@@ -49,16 +52,24 @@ class SensitivityCache:
     def _read(self) -> dict[str, float]:
         try:
             data = json.loads(self.path.read_text(encoding="utf-8"))
-            return {str(name): float(value) for name, value in data["losses"].items()}
+            if data["schema"] != _SCHEMA:
+                raise ValueError(f"its schema is {data['schema']!r}")
+            return {str(name): _finite(value) for name, value in data["losses"].items()}
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ArithmeticError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             self._warn(f"{self.path} is left out: {error}; what it held is judged again")
             return {}
 
     def _warn(self, text: str) -> None:
         if text not in self.warnings:
             self.warnings += (text,)
+
+
+def _finite(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no loss")
+    return float(value)
 
 
 def digest_of(captured: Captured, inputs: Iterable[Any], seed: int) -> str:
@@ -77,8 +88,16 @@ def digest_of(captured: Captured, inputs: Iterable[Any], seed: int) -> str:
         digest.update(repr(structure).encode())
         for leaf in leaves:
             if isinstance(leaf, torch.Tensor):
-                digest.update(f"{leaf.dtype} {tuple(leaf.shape)}\n".encode())
-                digest.update(leaf.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+                digest.update(f"{leaf.dtype} {leaf.layout} {tuple(leaf.shape)}\n".encode())
+                digest.update(_bytes(leaf))
             else:
                 digest.update(repr(leaf).encode())
     return digest.hexdigest()
+
+
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    """The elements, whatever the tensor's layout and wherever it lies."""
+    import torch
+
+    dense = tensor.detach().cpu() if tensor.layout is torch.strided else tensor.detach().cpu().to_dense()
+    return dense.resolve_conj().resolve_neg().contiguous().flatten().view(torch.uint8).numpy().data

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 import edgeprune
-from edgeprune.errors import DamagedError
+from edgeprune.errors import DamagedError, TaskError
 from edgeprune.graph.captured import Captured
 from edgeprune.pipeline.sensitivity import interpolated, tried_widths, with_sensitivities
 from edgeprune.pipeline.space import search_space
@@ -74,6 +74,25 @@ class Task:
 def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "edgeprune" / "sensitivities"
+
+
+class Named(Task):
+    def loss(self, model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        return functional.mse_loss(model(x=batch), torch.zeros(len(batch), 4))
+
+
+class Augmented(Task):
+    """Its inputs are others in training; it has batch norms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = 1.0
+        torch.manual_seed(1)
+        self.network.first = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16)).eval()  # type: ignore[assignment]
+
+    def loss(self, model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        given = batch * self.scale + self.scale - 1 if model.training else batch
+        return functional.mse_loss(model(given), torch.zeros(len(batch), 4))
 
 
 class Blind(Task):
@@ -168,7 +187,7 @@ def test_another_run_judges_nothing_that_was_judged_before(task: Task, tmp_path:
     said = Said()
     again, fewer = _losses(Task(), tmp_path, progress=said)
     assert again == once
-    assert (calls, fewer) == (8, 8)  # no batch norms: only to see what the network is called with
+    assert (calls, fewer) == (4, 4)  # no batch norms: only to see what the network is called with
     (file,) = caches.iterdir()
     assert said.lines == [f"{len(once)} of {len(once)} sensitivities known from before: {file}"]
 
@@ -192,26 +211,77 @@ def test_what_a_loss_comes_from_is_its_name(task: Task, tmp_path: Path, caches: 
     task.inputs[7, 31, 7] += 1e-3  # the last number of the last judged batch
     _losses(task, tmp_path)
     assert len(list(caches.iterdir())) == 3
+    task.inputs[0, 0, 0] += 1e-3  # of a batch for batch-norm statistics: this network has none
+    _losses(task, tmp_path)
+    assert len(list(caches.iterdir())) == 3
+    _losses(task, tmp_path, seed=1)
+    assert len(list(caches.iterdir())) == 4
+
+
+def test_what_only_training_sees_counts_too(tmp_path: Path, caches: Path) -> None:
+    task = Augmented()
+    first, _ = _losses(task, tmp_path)
     task.inputs[0, 0, 0] += 1e-3  # of a batch for batch-norm statistics
     _losses(task, tmp_path)
-    assert len(list(caches.iterdir())) == 4
-    _losses(task, tmp_path, seed=1)
-    assert len(list(caches.iterdir())) == 5
-    _losses(task, tmp_path)
-    assert len(list(caches.iterdir())) == 5
+    assert len(list(caches.iterdir())) == 2
+    task.inputs[0, 0, 0] -= 1e-3
+    task.scale = 3.0
+    other, _ = _losses(task, tmp_path)
+    assert len(list(caches.iterdir())) == 3
+    assert other != first
+    task.scale = 1.0
+    said = Said()
+    again, _ = _losses(task, tmp_path, progress=said)
+    assert len(said.lines) == 1
+    assert again == first
+
+
+def test_keywords_of_the_call_are_kept(tmp_path: Path) -> None:
+    once, _ = _losses(Task(), tmp_path)
+    named, _ = _losses(Named(), tmp_path)
+    assert named == once
+
+
+def test_networks_that_overflow(tmp_path: Path) -> None:
+    task = Task()
+    with torch.no_grad():
+        task.network.head.weight.fill_(float("inf"))
+    with pytest.raises(TaskError, match="the dense model's outputs on training batches are not all finite numbers"):
+        _losses(task, tmp_path)
+    task = Task()  # the first and the last channel of `up` keep each other in bounds; the first one goes first
+    with torch.no_grad():
+        task.network.up.weight[[0, 31]] = 0
+        task.network.up.bias[[0, 31]] = 3
+        task.network.down.weight[:, 0], task.network.down.weight[:, 31] = 1e38, -1e38
+    losses, _ = _losses(task, tmp_path)
+    captured = edgeprune.capture(task.network, task.example_inputs())
+    narrower = [losses[_space(captured).candidate({"up": width}).id] for width in (4, 8, 16, 24)]
+    assert narrower == [100.0] * 4
+    others = [loss for loss in losses.values() if loss != 100.0]
+    assert others
+    assert all(0 <= loss < 87 for loss in others)
 
 
 def test_a_damaged_or_forbidden_cache_does_no_harm(task: Task, tmp_path: Path, caches: Path) -> None:
     once, _ = _losses(task, tmp_path)
     (file,) = caches.iterdir()
-    file.write_text('{"losses": ')
-    said = Said()
-    again, _ = _losses(task, tmp_path, progress=said)
-    assert again == once
-    assert len(said.lines) == 1
-    assert said.lines[0].startswith(f"warning: {file} is left out: ")
-    assert said.lines[0].endswith("; what it held is judged again")
-    assert json.loads(file.read_text())["losses"] == once
+    whole = json.loads(file.read_text())
+    name = next(iter(once))
+    odd = [float("nan"), float("inf"), True, None, "0.1", 10**400]
+    for content in (
+        '{"losses": ',
+        "[" * 100_000,
+        json.dumps({**whole, "schema": "edgeprune.judged/9"}),
+        *(json.dumps({**whole, "losses": {name: value}}) for value in odd),
+    ):
+        file.write_text(content)
+        said = Said()
+        again, _ = _losses(task, tmp_path, progress=said)
+        assert again == once
+        assert len(said.lines) == 1
+        assert said.lines[0].startswith(f"warning: {file} is left out: ")
+        assert said.lines[0].endswith("; what it held is judged again")
+        assert json.loads(file.read_text())["losses"] == once
 
     shutil.rmtree(caches)
     caches.write_text("not a folder")
