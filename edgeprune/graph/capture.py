@@ -63,8 +63,14 @@ def from_program(
     batch_dynamic: bool,
     granularity: Granularity = Granularity(),  # noqa: B008  frozen
 ) -> Captured:
-    """The captured graph of an exported program; nothing is copied."""
-    exported = program.module(check_guards=False)
+    """The captured graph of an exported program; nothing is copied. Raises CaptureError."""
+    try:
+        exported = program.module(check_guards=False)
+    except SyntaxError as error:
+        raise CaptureError(
+            f"the model's names make no code: {(error.text or str(error)).strip()}",
+            hint="rename submodules and parameters that are called like a keyword of Python (class, in, is ...)",
+        ) from error
     graph = exported.graph
     inline_regions(graph, exported)
     for node in list(graph.nodes):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgeprune.errors import UsageError
+from edgeprune.errors import CaptureError, UsageError
 from edgeprune.graph.capture import capture
 from edgeprune.graph.captured import Captured
 from edgeprune.records.candidate import Candidate
@@ -75,3 +75,14 @@ def test_copies_are_their_own_whatever_was_asked_before() -> None:
         assert torch.equal(copied.module(x), model.module(x))
         smaller = copied.prune(copied.uniform(0.5)).module
         assert smaller(x).shape == (3, 4)
+
+
+def test_a_name_that_is_no_name_in_code_is_told() -> None:
+    model = nn.Sequential(nn.Linear(4, 8))
+    model.add_module("class", nn.Linear(8, 2))
+    with pytest.raises(
+        CaptureError, match=r"^the model's names make no code: class_weight = self\.class\.weight"
+    ) as told:
+        capture(model, torch.randn(2, 4))
+    assert told.value.hint is not None
+    assert told.value.hint.startswith("rename submodules and parameters that are called like a keyword of Python")
