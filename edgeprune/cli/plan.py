@@ -28,8 +28,8 @@ def plan_command(
 ) -> None:
     """Measure the dense model of PROJECT and a few smaller ones, and predict how small each figure can get.
 
-    Nothing is trained and no run is begun; timings of operators are kept in the user's cache for the run. That a
-    budget is predicted to be feasible is no promise: only `run` proves it.
+    Nothing is trained and no run is begun; timings of operators and sensitivities are kept in the user's cache for
+    the run. That a budget is predicted to be feasible is no promise: only `run` proves it.
     """
     from edgeprune.cli.project import overridden
     from edgeprune.records.project import load_project

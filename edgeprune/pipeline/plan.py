@@ -3,7 +3,7 @@
 dense model measured -> operators timed -> a few networks measured, which correct the prediction -> how small each
 figure can get -> is the budget within that? -> how long a measurement and a batch of training take
 
-What is predicted is told as such. Nothing is written but the user's cache of operator timings.
+What is predicted is told as such. Nothing is written but the user's caches of operator timings and sensitivities.
 """
 
 from __future__ import annotations
