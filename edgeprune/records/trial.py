@@ -10,8 +10,9 @@ from typing import Any
 from edgeprune.records.candidate import Candidate
 from edgeprune.records.figures import Figure
 
-__all__ = ["MEASURED_AGAIN", "Job", "Stage", "Trial"]
+__all__ = ["CONTRADICTED", "MEASURED_AGAIN", "Job", "Stage", "Trial"]
 
+CONTRADICTED = "CONTRADICTED"  # the attempt at a trial whose measurement was done again for it, in the journal
 MEASURED_AGAIN = "measured_again"  # among a trial's details: why
 
 

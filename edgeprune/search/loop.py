@@ -21,7 +21,7 @@ from edgeprune.records.candidate import Candidate
 from edgeprune.records.explanation import Explanation
 from edgeprune.records.measurement import Outcome
 from edgeprune.records.result import Result, Status
-from edgeprune.records.trial import MEASURED_AGAIN, Job, Stage, Trial
+from edgeprune.records.trial import CONTRADICTED, MEASURED_AGAIN, Job, Stage, Trial
 from edgeprune.search.base import Evaluate, Explains, Proposal, Strategy
 from edgeprune.search.contradiction import as_before, contradiction
 from edgeprune.search.journal import Journal
@@ -50,7 +50,6 @@ class SearchLimits:
 
 
 _CRASHES = 2  # of the same network in a row: then it is the network that the runtime cannot stand
-_CONTRADICTED = "CONTRADICTED"  # a measurement that was done again for it, in the journal
 
 
 class _Unmeasurable(Exception):  # noqa: N818  not an error: how the loop is left
@@ -90,7 +89,7 @@ class _Search:
             trial = self._measured(candidate, stage, number)
             doubt = contradiction(trial, {**expected, **as_before(candidate, self.trials)})
             if doubt is not None:
-                self.journal.add_attempt(number, _CONTRADICTED, doubt)
+                self.journal.add_attempt(number, CONTRADICTED, doubt)
                 self.progress.say(f"trial {number}: {doubt}; measuring it again")
                 trial = self._measured(candidate, stage, number)
                 trial = replace(trial, details={**trial.details, MEASURED_AGAIN: doubt})

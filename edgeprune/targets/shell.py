@@ -127,12 +127,18 @@ KILL = """pid=$(cat "$1") || exit 0
 kill -9 "-$pid" 2>/dev/null || kill -9 "$pid" 2>/dev/null
 exit 0"""
 
-# arguments: folder. Ends the programs that still run in it, and removes it.
-REMOVE = """for file in "$1"/.pid-*; do
-  [ -f "$file" ] && pid=$(cat "$file") && [ "/proc/$pid/cwd" -ef "$1" ] || continue
-  kill -9 "-$pid" 2>/dev/null || kill -9 "$pid" 2>/dev/null
+# arguments: folder. Ends the programs that still run in it and the receivers that still write into it, and removes it.
+# What a broken link had held up may begin only now, and put files where rm has just been.
+REMOVE = """for try in 1 2 3 4 5; do
+  for file in "$1"/.pid-* "$1"/*.part.pid; do
+    [ -f "$file" ] && [ ! -h "$file" ] && pid=$(cat "$file") || continue
+    [ "/proc/$pid/cwd" -ef "$1" ] || [ "/proc/$pid/fd/1" -ef "${file%.pid}" ] || continue
+    kill -9 "-$pid" 2>/dev/null || kill -9 "$pid" 2>/dev/null
+  done
+  rm -rf -- "$1" && exit 0
+  sleep 1
 done
-rm -rf -- "$1\""""
+exit 1"""
 
 
 def command(script: str, *arguments: str) -> str:

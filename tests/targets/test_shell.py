@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -111,6 +113,31 @@ def test_receiver_of_a_broken_link_is_ended(path: str, tmp_path: Path) -> None:
         bystander.kill()
         bystander.wait()
     assert run(path, shell.STATE, str(tmp_path / "no" / "file.part"), sys.executable) == ["gone"]
+
+
+@pytest.mark.parametrize("path", SHELLS)
+def test_folder_goes_with_its_receiver_while_files_still_come(path: str, tmp_path: Path) -> None:
+    """What a broken link had held up begins when the folder is removed."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    argv = [path, *(["sh"] if path.endswith("busybox") else []), "-c", shell.RECEIVE, "sh", str(folder / "a.part"), "0"]
+
+    def create() -> None:
+        with contextlib.suppress(FileNotFoundError):
+            for number in range(5000):
+                (folder / f"{number}").touch()
+                time.sleep(1e-4)
+
+    with subprocess.Popen(argv, stdin=subprocess.PIPE) as receiver:
+        while not (folder / "a.part").exists():
+            time.sleep(0.01)
+        creating = threading.Thread(target=create)
+        creating.start()
+        run(path, shell.REMOVE, str(folder))
+        assert not folder.exists()
+        creating.join()
+        assert not folder.exists()
+        assert receiver.wait(timeout=10) == -9
 
 
 @pytest.mark.parametrize("path", SHELLS)

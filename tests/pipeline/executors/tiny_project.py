@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edgeprune.records.trial import MEASURED_AGAIN
+from edgeprune.records.trial import CONTRADICTED, MEASURED_AGAIN
 from edgeprune.search.journal import read_trials
 
 # Where "hold" is, the evaluation of a pruned network waits in a worker, and tells its raylet (if any) and itself.
@@ -114,9 +114,10 @@ def assert_same_trials(one: Path, other: Path) -> None:
 
 
 def attempts(run_dir: Path) -> list[str]:
-    """The outcomes of the attempts that a run's journal notes."""
+    """The outcomes of the attempts that a run's journal notes, but for what is measured again because of noise."""
     lines = [json.loads(line) for line in (run_dir / "journal.jsonl").read_text().splitlines()]
-    return [line["outcome"] for line in lines if line["kind"] == "attempt"]
+    found = [line["outcome"] for line in lines if line["kind"] == "attempt"]
+    return [outcome for outcome in found if outcome != CONTRADICTED]
 
 
 def wait_until(true: Callable[[], object], seconds: float = 120.0) -> None:
