@@ -53,6 +53,7 @@ def cluster() -> Iterator[Any]:
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", temp)  # where the nodes write
+        patch.setenv("RAY_worker_niceness", "0")  # at Ray's 15 the tests beside these would starve the workers
         patch.setenv("EDGEPRUNE_LOCK", f"{temp}/device.lock")
         nodes = Nodes(initialize_head=True, head_node_args=head)
         nodes.add_node(**{**_NODE, "num_cpus": 0}, resources={"device:camera": 1})
