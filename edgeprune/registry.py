@@ -41,6 +41,7 @@ _BUILT_IN: dict[str, dict[str, str]] = {
     "strategies": {
         "uniform": "edgeprune.search.uniform:Uniform",
         "greedy": "edgeprune.search.greedy:Greedy",
+        "netadapt": "edgeprune.search.greedy:NetAdapt",
         "milp": "edgeprune.search.milp:Milp",
         "evolutionary": "edgeprune.search.evolutionary:Evolutionary",
     },

@@ -1,9 +1,10 @@
 """Greedy narrowing in the manner of NetAdapt (Yang et al., ECCV 2018, arXiv:1804.03230), steered by measurements.
 
 Each step narrows a few groups so that the most exceeded figure shrinks by a set share: every promising group is
-screened alone (accuracy after batch-norm re-estimation), those that cost the least accuracy for what they save are
-taken together, and the network is measured. The estimate (MACs for latency, parameters for size ...) only says how
-much to take; how it relates to the figure is learned from the measurements, and only they decide.
+screened alone (accuracy after batch-norm re-estimation, `NetAdapt`: after a short fine-tuning, as in the paper), those
+that cost the least accuracy for what they save are taken together, and the network is measured. The estimate (MACs for
+latency, parameters for size ...) only says how much to take; how it relates to the figure is learned from the
+measurements, and only they decide.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from edgeprune.search.base import GroupSpace, Proposal, SearchSpace
 from edgeprune.search.limits import accuracy_state, device_state, pressure
 from edgeprune.search.script import Script, ScriptedStrategy
 
-__all__ = ["Greedy"]
+__all__ = ["Greedy", "NetAdapt"]
 
 _SCREENED = 12  # groups tried in a step, at most
 _STEP = 0.85  # what a step leaves of the figure, where the way is short
@@ -50,6 +51,8 @@ class _Narrowing:
 class Greedy(ScriptedStrategy):
     """Narrows step by step until the device's limits are met, then one final trial; goes on if that misses them."""
 
+    screening = Stage.SCREEN  # how far each group's own narrowing is taken before they are compared
+
     def __init__(self, space: SearchSpace, budget: Budget, baseline: Trial, *, seed: int = 0) -> None:  # noqa: ARG002
         """The seed has no effect: nothing is drawn."""
         super().__init__()
@@ -75,7 +78,7 @@ class Greedy(ScriptedStrategy):
             if not narrowings:
                 return
             screened = yield [
-                Proposal(self._space.candidate({**self._widths, n.group: n.width}), Stage.SCREEN, f"narrow {n.group}")
+                Proposal(self._space.candidate({**self._widths, n.group: n.width}), self.screening, f"narrow {n.group}")
                 for n in narrowings
             ]
             self._take(figure, factor, narrowings, screened)
@@ -153,6 +156,13 @@ class Greedy(ScriptedStrategy):
             if name in estimates:
                 return estimates[name]
         raise ValueError(f"the search space estimates none of {_ESTIMATES[figure.partition('.')[0]]}")
+
+
+class NetAdapt(Greedy):
+    """Fine-tunes each narrowing shortly before it compares them. Every network begins from the dense weights here,
+    where the paper goes on from the last step's."""
+
+    screening = Stage.TUNE
 
 
 def _accuracy(trial: Trial) -> float:

@@ -21,7 +21,7 @@ class Milp(Planned):
         if space.costs is None and space.groups:
             raise UsageError(
                 "the strategy 'milp' plans with a cost model of the device, and there is none",
-                hint="choose greedy, uniform or evolutionary, which need none",
+                hint="choose greedy, netadapt, uniform or evolutionary, which need none",
             )
         super().__init__(space, budget, baseline, {} if space.costs is None else space.costs.metrics)
 

@@ -42,7 +42,7 @@ from edgeprune.progress import Progress
 from edgeprune.records.recovery import FineTuneSettings
 
 RIVALS = ("tp_l1", "tp_taylor")
-METHODS = ("milp", "greedy", "uniform", *RIVALS)
+METHODS = ("milp", "greedy", "netadapt", "uniform", *RIVALS)
 TARGETS = (0.70, 0.50, 0.35)
 _KEY = ("network", "method", "target", "seed", "epochs")
 

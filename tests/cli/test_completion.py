@@ -100,7 +100,7 @@ def test_fish_completes(project: Path) -> None:
         )
         return [each.partition("\t")[0] for each in done.stdout.splitlines()]
 
-    assert offered("edgeprune run --strategy ") == ["evolutionary", "greedy", "milp", "uniform"]
+    assert offered("edgeprune run --strategy ") == ["evolutionary", "greedy", "milp", "netadapt", "uniform"]
     assert offered("edgeprune report net/") == ["net/runs/20260101-120000", "net/runs/20260102-120000"]
     assert offered("edgeprune doctor --install tf") == ["tflite", "tflite-runtime"]
 

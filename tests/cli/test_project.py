@@ -265,4 +265,4 @@ def test_the_command_that_resumes_keeps_all_other_options() -> None:
 def test_the_help_names_every_strategy(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["run", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "milp (the default), evolutionary, greedy, uniform" in text
+    assert "milp (the default), evolutionary, greedy, netadapt, uniform" in text
