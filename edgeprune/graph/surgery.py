@@ -28,6 +28,7 @@ _AT_ONCE_ALONE = 1 << 17  # where it may use one thread only
 _LARGE = 1 << 17  # elements of a tensor that is worth a thread
 
 
+@torch.inference_mode(mode=False)  # or the new parameters could never be trained
 def cut(module: GraphModule, coupling: Coupling, keep: Keep) -> GraphModule:
     """A new module without the atoms where `keep` is False; `module` is left as it is, no tensor is shared with it."""
     graph = _copy(module.graph)
@@ -101,7 +102,7 @@ def _copy(graph: Graph) -> Graph:
 
 
 def slice_tensor(tensor: torch.Tensor, labels: Labels, left: Left) -> torch.Tensor:
-    """A copy of the tensor without the removed indices."""
+    """A copy of the tensor without the removed indices, in the same memory format."""
     tensor = tensor.detach()
     chosen: dict[int, torch.Tensor] = {}
     for axis in labels.axes:
@@ -110,6 +111,15 @@ def slice_tensor(tensor: torch.Tensor, labels: Labels, left: Left) -> torch.Tens
             chosen[axis.dims[0]] = kept if tensor.device.type == "cpu" else kept.to(tensor.device)
     if not chosen:
         return tensor.clone()
+    order = sorted(range(tensor.dim()), key=lambda dim: -tensor.stride(dim))
+    if tensor.is_contiguous() or not tensor.permute(order).is_contiguous():
+        return _cut_out(tensor, chosen)
+    back = sorted(range(tensor.dim()), key=order.__getitem__)
+    return _cut_out(tensor.permute(order), {back[dim]: index for dim, index in chosen.items()}).permute(back)
+
+
+def _cut_out(tensor: torch.Tensor, chosen: dict[int, torch.Tensor]) -> torch.Tensor:
+    """What is chosen of each dimension, contiguous."""
     at_once = _AT_ONCE if torch.get_num_threads() > 1 else _AT_ONCE_ALONE
     if tensor.numel() <= at_once or tensor.device.type != "cpu":
         return _selected(tensor, chosen.items())

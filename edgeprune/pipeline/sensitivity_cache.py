@@ -1,14 +1,17 @@
 """Sensitivities that were judged before, kept on this machine: plan, run and sweep judge nothing twice.
 
 One file for each network, its inputs and seed: all that a judgement comes from is in the file's name, as a digest, so
-that none is taken for another's, whatever became of the task's code or data in between.
+that none is taken for another's, whatever became of the task's code or data in between. What was not added to for
+90 days is removed when another file begins.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SensitivityCache", "digest_of"]
 
+_KEPT_S = 90 * 86_400.0
 _SCHEMA = "edgeprune.judged/1"  # another one where the same candidate would be judged otherwise
 
 
@@ -45,9 +49,18 @@ class SensitivityCache:
         content = {"schema": _SCHEMA, "losses": {**self._read(), **self._losses}}
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self.path.exists():
+                self._forget()
             atomic.write_text(self.path, json.dumps(content, allow_nan=False) + "\n")
         except (OSError, StorageError) as error:
             self._warn(f"the sensitivities could not be kept in {self.path}: {error}")
+
+    def _forget(self) -> None:
+        oldest = time.time() - _KEPT_S
+        for other in self.path.parent.glob("*.json"):
+            with contextlib.suppress(FileNotFoundError):  # another process forgets as well
+                if other.stat().st_mtime < oldest:
+                    other.unlink()
 
     def _read(self) -> dict[str, float]:
         try:

@@ -73,6 +73,36 @@ def test_any_strides(tensor: Tensor) -> None:
     assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("shape", [(64, 32, 3, 3), (300, 200, 3, 3), (6, 4, 1, 1), (8, 6, 2, 3, 3)], ids=str)
+def test_channels_stay_last(shape: tuple[int, ...]) -> None:
+    last = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    found, expected = sliced(torch.randn(shape).contiguous(memory_format=last), (0, 1))
+    assert torch.equal(found, expected)
+    assert found.is_contiguous(memory_format=last)
+    assert found.untyped_storage().nbytes() == found.numel() * 4
+
+
+def test_a_network_with_channels_last_keeps_them_so() -> None:
+    net = (
+        nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3)).eval().to(memory_format=torch.channels_last)
+    )
+    captured = capture(net, torch.randn(1, 3, 8, 8).contiguous(memory_format=torch.channels_last))
+    pruned = captured.prune(captured.uniform(0.5)).module
+    shapes = {tuple(weight.shape) for weight in pruned.parameters() if weight.dim() == 4}
+    assert shapes == {(8, 3, 3, 3), (8, 8, 3, 3)}
+    assert all(w.is_contiguous(memory_format=torch.channels_last) for w in pruned.parameters() if w.dim() == 4)
+
+
+def test_what_is_pruned_in_inference_mode_can_be_trained() -> None:
+    captured = capture(
+        nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3)).eval(), torch.randn(1, 3, 8, 8)
+    )
+    with torch.inference_mode():
+        pruned = captured.prune(captured.uniform(0.5)).module
+    pruned(torch.randn(2, 3, 8, 8)).sum().backward()
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in pruned.parameters())
+
+
 def test_what_loses_nothing_is_copied() -> None:
     tensor = torch.randn(30, 20)
     copy = slice_tensor(tensor, Labels((30, 20), (Axis((0,), np.arange(1, 31)),)), Left(np.ones(31, np.bool_)))
