@@ -62,7 +62,7 @@ class Session(OperatorSession):
             )
         energy = EnergyRun(self.profile, self.policy, self._energy)
         try:
-            with self._progress.step(f"measuring on {self.target.name}") as step, energy:
+            with self._used(), self._progress.step(f"measuring on {self.target.name}") as step, energy:
                 request = self._request(artifact, energy, policy, sustained=sustained_s is not None)
                 reply = self._asked(request, step, energy, policy, recording)
         except TargetError as error:
@@ -154,7 +154,7 @@ class Session(OperatorSession):
         sha256s = artifact.sha256, against.sha256
         warmup_s = min(self.policy.warmup_s, seconds / 3)
         try:
-            with self._progress.step(f"comparing on {self.target.name}") as step:
+            with self._used(), self._progress.step(f"comparing on {self.target.name}") as step:
                 frame = (
                     self._alive()
                     .request(
@@ -188,12 +188,13 @@ class Session(OperatorSession):
         """What the device computes for these inputs, by the output's name; raises what `device_outputs` does."""
         check_unchanged(artifact)
         policy = self.policy
-        return device_outputs(
-            self._alive(),
-            self.target,
-            self._sent(artifact),
-            inputs,
-            runtime=policy.runtime,
-            threads=policy.threads,
-            deadline_s=policy.deadline_s,
-        )
+        with self._used():
+            return device_outputs(
+                self._alive(),
+                self.target,
+                self._sent(artifact),
+                inputs,
+                runtime=policy.runtime,
+                threads=policy.threads,
+                deadline_s=policy.deadline_s,
+            )
