@@ -51,11 +51,6 @@ class Rooted(LocalTarget):
         return super().start([*command, "--root", str(self.root)] if "--folder" in command else command)
 
 
-@pytest.fixture(autouse=True)
-def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGEPRUNE_LOCK", str(tmp_path / "lock"))
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return chain_of_matmuls(tmp_path_factory.mktemp("models") / "model.onnx", width=512, layers=4)

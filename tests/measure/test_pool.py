@@ -19,7 +19,6 @@ from edgeprune.records.measurement import Latency, Measurement, Outcome
 from edgeprune.records.profile import DeviceProfile, MeasurementPolicy
 from edgeprune.targets.parse import open_target
 from edgeprune.testing.sshd import Sshd, sshd_missing
-from tests.onnx_models import chain_of_matmuls
 
 QUICK = DeviceProfile(
     name="bench",
@@ -73,11 +72,6 @@ class Scripted:
 
 def pool(*sessions: Scripted, **options: Any) -> Pool:
     return Pool(cast("list[Session]", list(sessions)), **options)
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return chain_of_matmuls(tmp_path_factory.mktemp("models") / "small.onnx", width=64, layers=2)
 
 
 def p50(devices: Pool, artifact: Artifact) -> tuple[float | None, float | None]:

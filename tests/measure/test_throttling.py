@@ -6,8 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from edgeprune.measure.session import Session
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.figures import figures_of
@@ -20,11 +18,6 @@ POLICY = MeasurementPolicy(
     warmup_s=0.05, min_s=0.05, max_s=1.0, min_runs=20, ci_share=0.5, memory_workers=0, cool_down_s=0.2
 )
 COOLING = "sys/class/thermal/cooling_device0/"
-
-
-@pytest.fixture(autouse=True)
-def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGEPRUNE_LOCK", str(tmp_path / "lock"))
 
 
 def measure(tmp_path: Path, files: dict[str, str], **changes: Any) -> tuple[Measurement, Artifact]:
