@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 
-__all__ = ["NOISE", "alignment", "coarse", "monotone", "refine", "steps"]
+__all__ = ["NOISE", "alignment", "coarse", "refine", "steps"]
 
 NOISE = 0.03
 _MULTIPLES = (16, 8, 4)  # lanes and blocks of kernels: where knees are looked for first
@@ -74,28 +74,3 @@ def alignment(times: Mapping[int, float], noise: float = NOISE) -> int | None:
         if free and len({rounded[width] for width in added}) > 1:
             return unit
     return None if free else 1
-
-
-def monotone(times: Mapping[int, float], noise: float = NOISE) -> dict[int, float]:
-    """The times without noise: rising with the width, but for widths proven slow, which keep what was measured.
-
-    Proven slow: some wider one is faster beyond noise. The others are fitted by isotonic regression (pool adjacent
-    violators; Best & Chakravarti 1990, "Active set algorithms for isotonic regression").
-    """
-    import numpy as np
-    from scipy.optimize import isotonic_regression
-
-    fitted: dict[int, float] = {}
-    fastest = float("inf")
-    smooth: list[int] = []
-    for width in sorted(times, reverse=True):
-        if times[width] > fastest * (1 + noise):
-            fitted[width] = times[width]
-        else:
-            smooth.append(width)
-        fastest = min(fastest, times[width])
-    smooth.reverse()
-    if smooth:
-        values = isotonic_regression(np.array([times[width] for width in smooth])).x
-        fitted |= {width: float(value) for width, value in zip(smooth, values, strict=True)}
-    return {width: fitted[width] for width in sorted(times)}

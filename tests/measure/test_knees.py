@@ -9,7 +9,7 @@ import pytest
 
 from edgeprune.export.micro import micro_model
 from edgeprune.measure.cost_cache import timings
-from edgeprune.measure.knees import alignment, coarse, monotone, refine, steps
+from edgeprune.measure.knees import alignment, coarse, refine, steps
 from edgeprune.measure.session import Session
 from edgeprune.records.operators import ConvSignature, TimingPolicy
 from edgeprune.records.profile import DeviceProfile
@@ -92,16 +92,6 @@ def test_refining_ends_where_nothing_is_to_be_found() -> None:
     assert refine({64: 5.0}) == ()
     flat = dict.fromkeys(coarse(128), 7.0)
     assert set(refine(flat)) <= {127}
-
-
-def test_monotone_smooths_noise_and_keeps_knees() -> None:
-    times = {56: 300.0, 57: 428.0, 60: 306.0, 64: 302.0, 72: 400.0}
-    fitted = monotone(times)
-    assert list(fitted) == [56, 57, 60, 64, 72]
-    assert fitted[57] == 428.0  # proven slow: 60 and 64 are faster
-    assert fitted[60] == fitted[64] == 304.0  # pooled
-    assert (fitted[56], fitted[72]) == (300.0, 400.0)
-    assert monotone({}) == {}
 
 
 SLOW = (57, 58, 59, 61, 62, 63)
