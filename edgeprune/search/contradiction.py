@@ -36,7 +36,10 @@ def contradiction(trial: Trial, expected: Mapping[str, Range]) -> str | None:
         low, high = expected.get(name, (value, value))
         if not low <= value <= high:
             known = f"{format_figure(name, low)} to {format_figure(name, high)}"
-            return f"{name} {format_figure(name, value)} contradicts what is known of this network, {known}"
+            nearest = low if value < low else high
+            off = abs(value - nearest) / max(value, nearest)
+            found = f"{name} {format_figure(name, value)}"
+            return f"{found} contradicts by {off:.1%} what is known of this network, {known}"
     return None
 
 

@@ -60,6 +60,7 @@ class _Unmeasurable(Exception):  # noqa: N818  not an error: how the loop is lef
 class _Search:
     """The state of one call of `search`: the journal, and how far its replay has come."""
 
+    budget: Budget
     evaluate: Evaluate
     journal: Journal
     limits: SearchLimits
@@ -73,8 +74,8 @@ class _Search:
     ) -> Trial:
         """The next trial: from the journal where it is there, else evaluated and journaled.
 
-        What comes out of the range that was expected of a figure, or contradicts an earlier measurement of the same
-        network, is measured again once: the second time decides.
+        What comes out of the range that was expected of a figure with a limit, or contradicts an earlier measurement
+        of the same network, is measured again once: the second time decides.
         """
         number = len(self.trials)
         if number < len(self.journal.trials):
@@ -87,7 +88,9 @@ class _Search:
                 )
         else:
             trial = self._measured(candidate, stage, number)
-            doubt = contradiction(trial, {**expected, **as_before(candidate, self.trials)})
+            limited = {limit.figure for limit in self.budget.limits}
+            known = {**expected, **as_before(candidate, self.trials)}
+            doubt = contradiction(trial, {name: known[name] for name in known if name in limited})
             if doubt is not None:
                 self.journal.add_attempt(number, CONTRADICTED, doubt)
                 self.progress.say(f"trial {number}: {doubt}; measuring it again")
@@ -154,7 +157,7 @@ def search(
     finished trials in each case. `ahead` is told of a batch of proposals before the first of them is evaluated: they
     are independent, so what they need may be prepared in any order.
     """
-    run = _Search(evaluate, journal, limits, progress, sleep, ahead)
+    run = _Search(budget, evaluate, journal, limits, progress, sleep, ahead)
     try:
         dense = run.trial(Candidate(), Stage.MEASURE)
     except _Unmeasurable as error:

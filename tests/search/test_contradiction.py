@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edgeprune.records.budget import State
+from edgeprune.records.budget import Budget, State
 from edgeprune.records.candidate import Candidate
 from edgeprune.records.figures import Figure
 from edgeprune.records.trial import Stage, Trial
@@ -48,7 +49,9 @@ def test_a_final_that_contradicts_the_measurement_of_the_same_network_is_measure
     assert called[-2:] == [(Stage.FINAL, result.best.number)] * 2
     ((number, outcome, message),) = attempts(tmp_path / "outlier")
     assert (number, outcome) == (result.best.number, "CONTRADICTED")
-    assert "latency.p50" in message
+    assert re.fullmatch(
+        r"latency\.p50 97\.9 us contradicts by 13\.\d% what is known of this network, .* to .*", message
+    )
     assert result.best.details["measured_again"] == message
     assert (result.best.measurements, as_it_is.best.measurements) == (2, 1)
     assert attempts(tmp_path / "usual") == []
@@ -71,6 +74,20 @@ def test_a_difference_that_is_usual_is_left_alone(tmp_path: Path) -> None:
     assert attempts(tmp_path) == []
 
 
+def test_a_figure_without_a_limit_is_not_looked_at(tmp_path: Path) -> None:
+    def wandering(candidate: Candidate, stage: Stage, number: int) -> Trial:
+        trial = NETWORK(candidate, stage, number)
+        value = 1.5 if stage is Stage.FINAL else 1.0
+        p99 = Figure(value, value * 1.001)
+        return replace(trial, figures={**trial.figures, "latency.p99": p99}) if stage.is_measured else trial
+
+    assert run(tmp_path / "any", evaluate=wandering).status == "accepted"
+    assert attempts(tmp_path / "any") == []
+    limited = Budget.parse({"latency": {"p50": "60% of dense", "p99": "2ms"}})
+    assert run(tmp_path / "limited", limited, evaluate=wandering).status == "accepted"
+    assert len(attempts(tmp_path / "limited")) == 1
+
+
 def test_a_difference_within_wide_intervals_is_left_alone(tmp_path: Path) -> None:
     def noisy(candidate: Candidate, stage: Stage, number: int) -> Trial:
         trial = NETWORK(candidate, stage, number)
@@ -78,7 +95,7 @@ def test_a_difference_within_wide_intervals_is_left_alone(tmp_path: Path) -> Non
         value = (figure.value or 0) * (1.1 if stage is Stage.FINAL else 1.0) if figure is not None else 0
         return replace(trial, figures={**trial.figures, "energy": Figure(value, value * 1.06)}) if value else trial
 
-    run(tmp_path, evaluate=noisy)
+    run(tmp_path, Budget.parse({"latency": {"p50": "60% of dense"}, "energy": "1000J"}), evaluate=noisy)
     assert any(trial.stage is Stage.FINAL for trial in read_trials(tmp_path))
     assert attempts(tmp_path) == []
 
@@ -90,7 +107,8 @@ def test_a_figure_of_nothing_contradicts_nothing(tmp_path: Path) -> None:
             replace(trial, figures={**trial.figures, "peak_memory": Figure(0.0, 0.0)}) if stage.is_measured else trial
         )
 
-    assert run(tmp_path, evaluate=empty).status == "accepted"
+    budget = Budget.parse({"latency": {"p50": "60% of dense"}, "peak_memory": "1MB"})
+    assert run(tmp_path, budget, evaluate=empty).status == "accepted"
     assert attempts(tmp_path) == []
 
 
