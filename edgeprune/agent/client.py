@@ -34,21 +34,9 @@ class Reply:
 
 
 class AgentClient:
-    """Talks to one agent over a channel. Raises TargetError with an outcome; after one, only `close` is of use.
+    """Talks to one agent over a channel. Raises TargetError with an outcome; after one, only `close` is of use."""
 
-    Once `may_rest` says so, which is asked every `ping_s`, the agent is let go, and with it the device: `rested`.
-    """
-
-    def __init__(
-        self,
-        channel: Channel,
-        where: str,
-        *,
-        silence_s: float = SILENCE_S,
-        ping_s: float = PING_S,
-        may_rest: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self.rested = False
+    def __init__(self, channel: Channel, where: str, *, silence_s: float = SILENCE_S, ping_s: float = PING_S) -> None:
         self._channel = channel
         self._where = where
         self._silence_s = silence_s
@@ -56,7 +44,6 @@ class AgentClient:
         self._searched = 0  # bytes of the buffer without a newline
         self._requests: Sequence[str] | None = None  # that the agent knows
         self._number = 0
-        self._may_rest = may_rest
         self._sending = threading.Lock()
         self._closed = threading.Event()
         self._pinger = threading.Thread(target=self._ping, args=(ping_s,), daemon=True)
@@ -114,10 +101,7 @@ class AgentClient:
             raise self._unexpected(f"it cannot {request!r}, only {', '.join(self._requests)}")
         most = (parameters.get("policy") or {}).get("max_runs", _MOST_SAMPLES)
         self._number += 1
-        with self._sending:
-            if self.rested:
-                raise TargetError(f"{self._where}: the agent has been let go", outcome="LOST")
-            self._send({"request": request, "id": self._number, **parameters})
+        self._send({"request": request, "id": self._number, **parameters})
         end = time.monotonic() + timeout_s
         samples = array("q")
         while True:
@@ -146,9 +130,8 @@ class AgentClient:
         """Say goodbye and end the agent. Never raises."""
         if not self._closed.is_set():
             self._closed.set()
-            with contextlib.suppress(TargetError), self._sending:
-                if not self.rested:
-                    self._send({"request": "bye"})
+            with contextlib.suppress(TargetError):
+                self._send({"request": "bye"})
         self._channel.close()
 
     def _check_protocol(self, frame: Mapping[str, Any]) -> None:
@@ -173,16 +156,15 @@ class AgentClient:
         )
 
     def _send(self, message: Mapping[str, Any]) -> None:
-        """Whoever calls it has taken `_sending`."""
-        self._channel.send(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+        data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        with self._sending:
+            self._channel.send(data)
 
     def _ping(self, every_s: float) -> None:
-        """Keep the agent alive, which ends itself when it hears nothing for long; or let it go."""
+        """Keep the agent alive while the host trains; it ends itself when it hears nothing for long."""
         with contextlib.suppress(TargetError):  # a broken link: the next request says so
-            while not self._closed.wait(every_s) and not self.rested:
-                with self._sending:
-                    self.rested = self._may_rest()
-                    self._send({"request": "bye" if self.rested else "ping"})
+            while not self._closed.wait(every_s):
+                self._send({"request": "ping"})
 
     def _frame(self, end: float) -> Mapping[str, Any]:
         line = self._line(end)

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.agent.bundle import agent_sha256, write_agent
-from edgeprune.agent.client import PING_S, AgentClient
+from edgeprune.agent.client import AgentClient
 from edgeprune.errors import CannotMeasureError, StorageError, TargetError
 from edgeprune.measure.waiting import waiting
 from edgeprune.progress import SILENT, Progress
@@ -34,7 +34,6 @@ _PROBE_S = 30.0
 _RETRY_S = 2.0
 _KEPT_ARTIFACTS = 4  # on the device, for measuring again: the dense model and the latest
 _CACHED_S = 120.0  # to read a large file from a slow card
-_REST_S = 120.0  # a run that trains for hours leaves the device to others
 _TRUSTED_S = 10.0  # a link that was used so lately is taken for sound
 
 
@@ -42,9 +41,8 @@ class DeviceLink:
     """What every request to a device needs; use it in a `with` statement.
 
     `wait_s` is how long to wait for another user's measurement to end, `reconnect_s` how long to try to reach a device
-    again whose link broke, to learn whether it rebooted, `rest_s` after how long without use others may have the
-    device, until it is wanted again; `energy` asks for energy as well, where the policy leaves that open. Entering
-    raises TargetError where no session can be had.
+    again whose link broke, to learn whether it rebooted; `energy` asks for energy as well, where the policy leaves
+    that open. Entering raises TargetError where no session can be had.
     """
 
     def __init__(
@@ -56,7 +54,6 @@ class DeviceLink:
         progress: Progress = SILENT,
         wait_s: float = 30.0,
         reconnect_s: float = 60.0,
-        rest_s: float = _REST_S,
         seed: int = 0,
         energy: bool = False,
     ) -> None:
@@ -66,15 +63,12 @@ class DeviceLink:
         self._progress = progress
         self._wait_s = wait_s
         self._reconnect_s = reconnect_s
-        self._rest_s = rest_s
         self._seed = seed
         self._energy = energy
         self._client: AgentClient | None = None
         self._hello: Mapping[str, Any] = {}
         self._uploaded: dict[str, str] = {}
         self._last_use = 0.0
-        self._uses = 0
-        self._idle_since = 0.0
 
     def __enter__(self) -> Self:
         self._open()
@@ -107,8 +101,7 @@ class DeviceLink:
 
     def probe(self) -> Mapping[str, Any]:
         """The machine and its present conditions; raises TargetError."""
-        with self._used():
-            return self._alive().request("probe", timeout_s=_PROBE_S).frame
+        return self._alive().request("probe", timeout_s=_PROBE_S).frame
 
     def _sent(self, artifact: Artifact) -> str:
         """The artifact's path on the device; sent where it is not there yet."""
@@ -171,7 +164,7 @@ class DeviceLink:
     # --- opening and closing
 
     def _open(self) -> None:
-        with self._used(), contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
             self.target.__enter__()
             stack.callback(self._close)
             with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
@@ -186,9 +179,7 @@ class DeviceLink:
                     "--wait-s", f"{self._wait_s:g}",
                 ]
             )  # fmt: skip
-            self._client = AgentClient(
-                channel, self.target.name, ping_s=min(PING_S, self._rest_s), may_rest=self._may_rest
-            )
+            self._client = AgentClient(channel, self.target.name)
             with waiting(self.target.name, self._wait_s, self._progress) as on_wait:
                 self._hello = self._client.hello(_HELLO_S + self._wait_s, on_wait)
             if self.agent_sha256 != agent_sha256():
@@ -205,8 +196,8 @@ class DeviceLink:
             self.target.__exit__(None, None, None)
 
     def _alive(self) -> AgentClient:
-        """The agent; started anew where it was let go or the link broke, before this or while nothing was asked."""
-        if self._client is not None and time.monotonic() - self._last_use > min(_TRUSTED_S, self._rest_s):
+        """The agent; started anew where the link broke, before this or while nothing was asked of it."""
+        if self._client is not None and time.monotonic() - self._last_use > _TRUSTED_S:
             try:
                 self._client.request("probe", timeout_s=_PROBE_S)
             except TargetError:
@@ -217,19 +208,6 @@ class DeviceLink:
         if self._client is None:
             raise TargetError(f"{self.target.name}: no agent", outcome="LOST")
         return self._client
-
-    @contextlib.contextmanager
-    def _used(self) -> Iterator[None]:
-        """The device is not given to others meanwhile."""
-        self._uses += 1
-        try:
-            yield
-        finally:
-            self._idle_since = time.monotonic()
-            self._uses -= 1
-
-    def _may_rest(self) -> bool:
-        return not self._uses and time.monotonic() - self._idle_since > self._rest_s
 
     def _diagnose(self, error: TargetError) -> tuple[Outcome, str]:
         """The outcome that a broken request stands for. The link is given up; the next request makes a new one."""

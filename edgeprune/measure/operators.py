@@ -43,7 +43,7 @@ class OperatorSession(DeviceLink):
         started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
         nodes: list[NodeTiming] = []
         try:
-            with self._used(), self._progress.step(f"profiling on {self.target.name}") as step:
+            with self._progress.step(f"profiling on {self.target.name}") as step:
 
                 def on_beat(frame: Mapping[str, Any]) -> None:
                     if frame["type"] == "node" and len(nodes) < _MOST_NODES:
@@ -98,10 +98,7 @@ class OperatorSession(DeviceLink):
         policy = timing or TimingPolicy()
         told: dict[str, list[Mapping[str, Any]]] = {key: [] for key in models}
         try:
-            with (
-                self._used(),
-                self._progress.step(f"timing operators on {self.target.name}", _PASSES * len(models)) as step,
-            ):
+            with self._progress.step(f"timing operators on {self.target.name}", _PASSES * len(models)) as step:
 
                 def on_beat(frame: Mapping[str, Any]) -> None:
                     if frame["type"] != "timing":

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.agent.client import Reply
+from edgeprune.agent.client import AgentClient, Reply
 from edgeprune.errors import TargetError
 from edgeprune.measure import comparison, results
 from edgeprune.measure.energy_run import EnergyRun
@@ -62,9 +62,10 @@ class Session(OperatorSession):
             )
         energy = EnergyRun(self.profile, self.policy, self._energy)
         try:
-            with self._used(), self._progress.step(f"measuring on {self.target.name}") as step, energy:
+            with self._progress.step(f"measuring on {self.target.name}") as step, energy:
+                client = self._alive()  # one that has what is sent: another one would begin in a folder of its own
                 request = self._request(artifact, energy, policy, sustained=sustained_s is not None)
-                reply = self._asked(request, step, energy, policy, recording)
+                reply = self._asked(client, request, step, energy, policy=policy, recording=recording)
         except TargetError as error:
             outcome, message = self._diagnose(error)
             return results.failed(
@@ -92,7 +93,6 @@ class Session(OperatorSession):
         self, artifact: Artifact, energy: EnergyRun, policy: MeasurementPolicy, *, sustained: bool
     ) -> dict[str, Any]:
         """What the agent is asked for; sends the artifact where it is not there yet."""
-        self._alive()
         return {
             "model": self._sent(artifact),
             "discard": self._outdated(),
@@ -116,9 +116,11 @@ class Session(OperatorSession):
 
     def _asked(
         self,
+        client: AgentClient,
         request: Mapping[str, Any],
         step: Step,
         energy: EnergyRun,
+        *,
         policy: MeasurementPolicy,
         recording: Recording | None,
     ) -> Reply:
@@ -131,7 +133,7 @@ class Session(OperatorSession):
                 step.advance(0, f"{beat.get('stage', '')}, {beat.get('elapsed_s', 0):.0f} s")
 
         timeout_s = (1 + policy.throttle_retries) * attempt_s + _GRACE_S
-        reply = self._alive().request("measure", timeout_s=timeout_s, on_beat=on_beat, **request)
+        reply = client.request("measure", timeout_s=timeout_s, on_beat=on_beat, **request)
         if recording is not None:
             recording.hello, recording.request = self._hello, request
             recording.frames, recording.samples_ns = [*frames, reply.frame], reply.samples_ns
@@ -154,7 +156,7 @@ class Session(OperatorSession):
         sha256s = artifact.sha256, against.sha256
         warmup_s = min(self.policy.warmup_s, seconds / 3)
         try:
-            with self._used(), self._progress.step(f"comparing on {self.target.name}") as step:
+            with self._progress.step(f"comparing on {self.target.name}") as step:
                 frame = (
                     self._alive()
                     .request(
@@ -188,13 +190,12 @@ class Session(OperatorSession):
         """What the device computes for these inputs, by the output's name; raises what `device_outputs` does."""
         check_unchanged(artifact)
         policy = self.policy
-        with self._used():
-            return device_outputs(
-                self._alive(),
-                self.target,
-                self._sent(artifact),
-                inputs,
-                runtime=policy.runtime,
-                threads=policy.threads,
-                deadline_s=policy.deadline_s,
-            )
+        return device_outputs(
+            self._alive(),
+            self.target,
+            self._sent(artifact),
+            inputs,
+            runtime=policy.runtime,
+            threads=policy.threads,
+            deadline_s=policy.deadline_s,
+        )

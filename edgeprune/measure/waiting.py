@@ -22,7 +22,7 @@ def waiting(name: str, limit_s: float, progress: Progress) -> Iterator[Callable[
             nonlocal step, started, counted
             if step is None:
                 progress.say(
-                    f"{name} is being measured on by {owner}, and a run leaves its device while it trains for long; "
+                    f"{name} is being measured on by {owner}, and a run keeps its device until it ends; "
                     f"waiting for at most {limit_s:g} s"
                 )
                 started = time.monotonic()

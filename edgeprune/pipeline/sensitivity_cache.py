@@ -57,8 +57,8 @@ class SensitivityCache:
 
     def _forget(self) -> None:
         oldest = time.time() - _KEPT_S
-        for other in self.path.parent.glob("*.json"):
-            with contextlib.suppress(FileNotFoundError):  # another process forgets as well
+        for other in self.path.parent.glob(f"{'[0-9a-f]' * 64}.json"):
+            with contextlib.suppress(OSError):  # another process forgets as well; or it is none of ours
                 if other.stat().st_mtime < oldest:
                     other.unlink()
 

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from edgeprune.errors import TargetError
+from edgeprune.measure import link
 from edgeprune.measure.session import Session
 from edgeprune.pipeline.measure import measure
 from edgeprune.records.artifact import Artifact, TensorSpec
@@ -61,6 +62,25 @@ def test_agent_killed_in_between_is_lost_and_the_session_heals(small: Artifact) 
         assert "reachable again" in found.message
         session.policy = QUICK
         assert session.measure(small).outcome is Outcome.OK
+
+
+def test_agent_killed_during_an_upload_is_lost(small: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that comes in its place has not got what was sent, which would look like a model that crashes it."""
+    monkeypatch.setattr(link, "_TRUSTED_S", 0.0)
+    killed: list[int] = []
+
+    class Fatal(LocalTarget):
+        def upload(self, source: Path, name: str, folder: str | None = None) -> str:
+            path = super().upload(source, name, folder)
+            if source.suffix == ".onnx" and not killed:
+                killed.extend(pid for pid in children() if "--owner" in psutil.Process(pid).cmdline())
+                os.kill(killed[0], signal.SIGKILL)
+            return path
+
+    with Session(Fatal(), BOARD, reconnect_s=5) as session:
+        assert session.measure(small).outcome is Outcome.LOST
+        assert session.measure(small).outcome is Outcome.OK
+    assert len(killed) == 1
 
 
 def test_agent_that_went_away_unnoticed_is_replaced(small: Artifact) -> None:

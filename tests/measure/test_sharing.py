@@ -1,4 +1,4 @@
-"""One device, several users: who waits, for whom, and when it is left to others."""
+"""One device, several users: who waits, and for whom."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from edgeprune.measure.session import Session
 from edgeprune.measure.waiting import waiting
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.measurement import Outcome
-from edgeprune.targets.base import Target
 from edgeprune.targets.local import LocalTarget
-from edgeprune.targets.parse import open_target
 from tests.measure.quick import BOARD
 
 
@@ -34,34 +32,6 @@ def test_busy_device_refuses_a_second_session(small: Artifact) -> None:
         assert first.measure(small).outcome is Outcome.OK
 
 
-@pytest.mark.parametrize("remote", [False, True], ids=["local", "ssh"])
-def test_others_may_have_the_device_while_nothing_is_asked(
-    remote: bool, small: Artifact, large: Artifact, request: pytest.FixtureRequest
-) -> None:
-    """A run that trains for long: the device is taken back for the next measurement, once it is free."""
-
-    def target() -> Target:
-        return open_target(request.getfixturevalue("server").url) if remote else LocalTarget()
-
-    with Session(target(), BOARD, rest_s=0.5, wait_s=60) as first:
-        assert first.measure(small).outcome is Outcome.OK
-        machine, agent = first.machine, first._client
-        with Session(target(), BOARD, wait_s=20) as other:  # waits until the first is let go
-            assert other.measure(large).outcome is Outcome.OK
-            found: list[Outcome] = []
-            asking = threading.Thread(target=lambda: found.append(first.measure(small).outcome))
-            asking.start()
-            assert other.measure(small).outcome is Outcome.OK
-            assert not found  # it waits for its turn
-        asking.join()
-        assert found == [Outcome.OK]
-        assert first._client is not agent
-        assert first.machine["cpus"] == machine["cpus"]
-        again = first._client
-        assert first.measure(large).outcome is Outcome.OK
-        assert first._client is again  # held while it is used
-
-
 def test_waiting_for_the_device_is_said() -> None:
     said = io.StringIO()
     first = Session(LocalTarget(), BOARD)
@@ -72,7 +42,7 @@ def test_waiting_for_the_device_is_said() -> None:
     lines = said.getvalue().splitlines()
     owner = r"\S+@\S+ \(process \d+\)"
     assert re.fullmatch(
-        rf"local is being measured on by {owner}, and a run leaves .*; waiting for at most 30 s", lines[0]
+        rf"local is being measured on by {owner}, and a run keeps .*; waiting for at most 30 s", lines[0]
     )
     assert re.fullmatch(rf"waiting for local \(seconds\): \d+\.\d s, held by {owner}", lines[1])
     assert len(lines) == 2
