@@ -111,7 +111,8 @@ def slice_tensor(tensor: torch.Tensor, labels: Labels, left: Left) -> torch.Tens
             chosen[axis.dims[0]] = kept if tensor.device.type == "cpu" else kept.to(tensor.device)
     if not chosen:
         return tensor.clone()
-    order = sorted(range(tensor.dim()), key=lambda dim: -tensor.stride(dim))
+    strides = tensor.stride()
+    order = sorted(range(tensor.dim()), key=lambda dim: -strides[dim])
     if tensor.is_contiguous() or not tensor.permute(order).is_contiguous():
         return _cut_out(tensor, chosen)
     back = sorted(range(tensor.dim()), key=order.__getitem__)
