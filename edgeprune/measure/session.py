@@ -62,10 +62,12 @@ class Session(OperatorSession):
             )
         energy = EnergyRun(self.profile, self.policy, self._energy)
         try:
-            with self._progress.step(f"measuring on {self.target.name}") as step, energy:
+            with self._progress.step(f"measuring on {self.target.name}") as step:
                 client = self._alive()  # one that has what is sent: another one would begin in a folder of its own
-                request = self._request(artifact, energy, policy, sustained=sustained_s is not None)
-                reply = self._asked(client, request, step, energy, policy=policy, recording=recording)
+                self._sent(artifact)  # before a meter begins to read
+                with energy:
+                    request = self._request(artifact, energy, policy, sustained=sustained_s is not None)
+                    reply = self._asked(client, request, step, energy, policy=policy, recording=recording)
         except TargetError as error:
             outcome, message = self._diagnose(error)
             return results.failed(
@@ -92,7 +94,7 @@ class Session(OperatorSession):
     def _request(
         self, artifact: Artifact, energy: EnergyRun, policy: MeasurementPolicy, *, sustained: bool
     ) -> dict[str, Any]:
-        """What the agent is asked for; sends the artifact where it is not there yet."""
+        """What the agent is asked for."""
         return {
             "model": self._sent(artifact),
             "discard": self._outdated(),
