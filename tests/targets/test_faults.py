@@ -15,6 +15,7 @@ import pytest
 
 from edgeprune.errors import HostKeyError, TargetError
 from edgeprune.targets import ssh_link, upload
+from edgeprune.targets.link import Stream
 from edgeprune.targets.parse import open_target
 from edgeprune.targets.remote import RemoteTarget
 from edgeprune.testing.sshd import Sshd
@@ -55,6 +56,11 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "file.bin"
     path.write_bytes(random.Random(0).randbytes(8 * MIB))
     return path
+
+
+def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in ((upload, "_SEND_S"), (upload, "_CHECK_S"), (ssh_link, "_CONNECT_S"), (ssh_link, "_COMMAND_S")):
+        monkeypatch.setattr(module, name, 1.0)
 
 
 def listing(folder: str) -> list[str]:
@@ -132,20 +138,33 @@ def test_other_host_key_after_a_break_is_refused(relay: Relay, made: Board, file
             relay._port = ours
 
 
+@pytest.mark.parametrize("stage", ["sending", "checking"])
 def test_stalled_link_is_a_timeout(
-    target: RemoteTarget, relay: Relay, file: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str, target: RemoteTarget, relay: Relay, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload, "_SEND_S", 1.0)
-    monkeypatch.setattr(ssh_link, "_CONNECT_S", 1.0)
-    monkeypatch.setattr(ssh_link, "_COMMAND_S", 1.0)
-    threading.Timer(0.05, relay.stall).start()
+    be_impatient(monkeypatch)
+    opened: list[Stream] = []
+    usual = target._link.open
+
+    def open_and_stall(line: str) -> Stream:
+        """The file goes through the first stream of an upload, the check of what arrived through the second."""
+        opened.append(usual(line))
+        if stage == "sending":
+            threading.Timer(0.02, relay.stall).start()
+        elif len(opened) > 1:
+            relay.stall()
+        return opened[-1]
+
+    monkeypatch.setattr(target._link, "open", open_and_stall)
     started = time.monotonic()
-    with pytest.raises(TargetError) as caught:  # noqa: PT012 - one of them is under way when the link stalls
-        while True:
-            target.upload(file, "file.bin")
-    assert caught.value.outcome == "TIMEOUT"
-    assert time.monotonic() - started < 30
-    relay._flowing.set()
+    try:
+        with pytest.raises(TargetError) as caught:  # noqa: PT012 - one of them is under way when the link stalls
+            while True:
+                target.upload(file, "file.bin")
+        assert caught.value.outcome == "TIMEOUT"
+        assert time.monotonic() - started < 30
+    finally:
+        relay._flowing.set()  # or what is on the device could not be removed
 
 
 def test_frozen_server_is_a_timeout(made: Board, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,9 +173,7 @@ def test_frozen_server_is_a_timeout(made: Board, file: Path, monkeypatch: pytest
         channel = target.start(["cat"])
         channel.send(b"x")
         assert channel.receive(20) == b"x"
-        monkeypatch.setattr(upload, "_SEND_S", 1.0)
-        monkeypatch.setattr(ssh_link, "_CONNECT_S", 1.0)
-        monkeypatch.setattr(ssh_link, "_COMMAND_S", 1.0)
+        be_impatient(monkeypatch)
         frozen = made.servers()
         for process in frozen:
             process.send_signal(signal.SIGSTOP)
