@@ -111,9 +111,11 @@ def slice_tensor(tensor: torch.Tensor, labels: Labels, left: Left) -> torch.Tens
             chosen[axis.dims[0]] = kept if tensor.device.type == "cpu" else kept.to(tensor.device)
     if not chosen:
         return tensor.clone()
+    if tensor.is_contiguous():
+        return _cut_out(tensor, chosen)
     strides = tensor.stride()
     order = sorted(range(tensor.dim()), key=lambda dim: -strides[dim])
-    if tensor.is_contiguous() or not tensor.permute(order).is_contiguous():
+    if not tensor.permute(order).is_contiguous():
         return _cut_out(tensor, chosen)
     back = sorted(range(tensor.dim()), key=order.__getitem__)
     return _cut_out(tensor.permute(order), {back[dim]: index for dim, index in chosen.items()}).permute(back)

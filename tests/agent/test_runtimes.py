@@ -14,8 +14,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from tests.agent.agent_process import POLICY
 from tests.agent.runtime_models import chain, interpreter_of, interpreters, names_here
-from tests.agent.test_agent import POLICY, agent_file, lock, start  # noqa: F401  # fixtures
 from tests.onnx_models import chain_of_matmuls
 
 
@@ -42,7 +42,7 @@ def read(output: dict[str, Any]) -> np.ndarray:
 
 
 @pytest.fixture
-def ready(start: Any) -> Any:  # noqa: F811
+def ready(start: Any) -> Any:
     agent = start()
     agent.hear("hello")
     return agent
@@ -82,7 +82,7 @@ def test_large_outputs_are_told_by_their_hash(ready: Any, tmp_path: Path) -> Non
     assert (len(output["sha256"]), output["shape"]) == (64, [5000, 32])
 
 
-def test_sent_inputs_are_removed_from_the_agents_folder(start: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_sent_inputs_are_removed_from_the_agents_folder(start: Any, tmp_path: Path) -> None:
     folder = tmp_path / "edgeprune-private"
     folder.mkdir()
     model = chain_of_matmuls(tmp_path / "chain.onnx", width=8, layers=1).path
@@ -99,7 +99,7 @@ TOLERANCE = {"ncnn": 2e-3}  # it computes with 16-bit weights where the processo
 
 
 @pytest.mark.parametrize("name", names_here())
-def test_every_runtime_computes_the_model(start: Any, tmp_path: Path, name: str) -> None:  # noqa: F811
+def test_every_runtime_computes_the_model(start: Any, tmp_path: Path, name: str) -> None:
     python = interpreter_of(name)
     model, weights = chain(name, tmp_path)
     agent = start(python=python)
@@ -116,7 +116,7 @@ def test_every_runtime_computes_the_model(start: Any, tmp_path: Path, name: str)
 
 
 @pytest.mark.parametrize("python", interpreters())
-def test_every_interpreter_measures_with_what_it_has(start: Any, tmp_path: Path, python: str) -> None:  # noqa: F811
+def test_every_interpreter_measures_with_what_it_has(start: Any, tmp_path: Path, python: str) -> None:
     agent = start(python=python)
     there = [name for name, about in agent.hear("hello")["runtimes"].items() if "version" in about]
     assert there, "an interpreter of EDGEPRUNE_TEST_RUNTIMES has no runtime"
@@ -141,7 +141,7 @@ def test_every_interpreter_measures_with_what_it_has(start: Any, tmp_path: Path,
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("name", names_here())
-def test_every_runtime_uses_the_asked_threads(agent_file: Path, tmp_path: Path, name: str, threads: int) -> None:  # noqa: F811
+def test_every_runtime_uses_the_asked_threads(agent_file: Path, tmp_path: Path, name: str, threads: int) -> None:
     """The main thread and the asked number of others less one; what the imports start does not count."""
     model, _ = chain(name, tmp_path)
     inputs = [{"name": "y0", "dtype": "float32", "shape": [1, 16]}]
@@ -161,7 +161,7 @@ print(len(os.listdir("/proc/self/task")) - before)
     assert int(said.split()[-1]) == threads - 1
 
 
-def test_model_of_another_format_runs_in_whatever_takes_it(start: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_model_of_another_format_runs_in_whatever_takes_it(start: Any, tmp_path: Path) -> None:
     python = interpreter_of("ncnn")
     model, _ = chain("ncnn", tmp_path)
     agent = start(python=python)
@@ -170,7 +170,7 @@ def test_model_of_another_format_runs_in_whatever_takes_it(start: Any, tmp_path:
     assert agent.hear("result")["runtime"] == "ncnn"
 
 
-def test_runtime_that_another_numpy_breaks_says_so(start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_runtime_that_another_numpy_breaks_says_so(start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """tflite-runtime imports beside NumPy 2, and fails in the middle of things."""
     (tmp_path / "tflite_runtime").mkdir()
     for file in ("__init__.py", "interpreter.py"):

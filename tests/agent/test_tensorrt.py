@@ -16,8 +16,8 @@ import pytest
 from onnx import numpy_helper
 
 from edgeprune.export.stored import stored_zip
+from tests.agent.agent_process import POLICY
 from tests.agent.stand_in_trtexec import calls, install
-from tests.agent.test_agent import POLICY, agent_file, lock, start  # noqa: F401  # fixtures
 from tests.agent.test_runtimes import read, send
 from tests.onnx_models import chain_of_matmuls
 
@@ -56,11 +56,11 @@ def measure(agent: Any, model: Path) -> dict[str, Any]:
     return {**frame, "samples": samples}
 
 
-def test_hello_tells_its_version(trtexec: Path, start: Any) -> None:  # noqa: F811
+def test_hello_tells_its_version(trtexec: Path, start: Any) -> None:
     assert start().hear("hello")["runtimes"]["tensorrt"] == {"version": "8.5.2"}
 
 
-def test_without_trtexec_the_way_to_it_is_told(start: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_without_trtexec_the_way_to_it_is_told(start: Any, tmp_path: Path) -> None:
     agent = start()
     assert "trtexec is not on the PATH" in agent.hear("hello")["runtimes"]["tensorrt"]["missing"]
     model, _ = engine_source(tmp_path)
@@ -69,7 +69,7 @@ def test_without_trtexec_the_way_to_it_is_told(start: Any, tmp_path: Path) -> No
     assert (result["outcome"], "it comes with JetPack" in result["message"]) == ("NO_RUNTIME", True)
 
 
-def test_outputs_are_those_of_the_engine(trtexec: Path, start: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_outputs_are_those_of_the_engine(trtexec: Path, start: Any, tmp_path: Path) -> None:
     model, product = engine_source(tmp_path, "--noTF32")
     agent = start()
     agent.hear("hello")
@@ -82,7 +82,7 @@ def test_outputs_are_those_of_the_engine(trtexec: Path, start: Any, tmp_path: Pa
     assert np.abs(read(output) - wanted).max() <= 1e-5 * np.abs(wanted).max()
 
 
-def test_latency_is_trtexec_s_own_and_the_engine_is_built_once(trtexec: Path, start: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_latency_is_trtexec_s_own_and_the_engine_is_built_once(trtexec: Path, start: Any, tmp_path: Path) -> None:
     model, _ = engine_source(tmp_path, "--noTF32", "--useDLACore=0")
     agent = start()
     agent.hear("hello")
@@ -106,7 +106,7 @@ def test_latency_is_trtexec_s_own_and_the_engine_is_built_once(trtexec: Path, st
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["bin"]
 
 
-def test_another_trtexec_builds_another_engine(trtexec: Path, start: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_another_trtexec_builds_another_engine(trtexec: Path, start: Any, tmp_path: Path) -> None:
     model, _ = engine_source(tmp_path)
     agent = start()
     agent.hear("hello")
@@ -116,7 +116,7 @@ def test_another_trtexec_builds_another_engine(trtexec: Path, start: Any, tmp_pa
     assert len(list(tmp_path.glob("*.engine"))) == 2
 
 
-def test_comparison_in_turn(trtexec: Path, start: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_comparison_in_turn(trtexec: Path, start: Any, tmp_path: Path) -> None:
     model, _ = engine_source(tmp_path)
     agent = start()
     agent.hear("hello")
@@ -130,7 +130,7 @@ def test_comparison_in_turn(trtexec: Path, start: Any, tmp_path: Path) -> None: 
     assert all(one > 0 and other > 0 for one, other in result["workers"][0]["pairs"])
 
 
-def test_errors_of_trtexec_are_told(trtexec: Path, start: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_errors_of_trtexec_are_told(trtexec: Path, start: Any, tmp_path: Path) -> None:
     model = tmp_path / "broken.tensorrt"
     model.write_bytes(stored_zip({"model.onnx": b"no model", "build.json": b'{"arguments": []}'}))
     agent = start()
@@ -144,7 +144,7 @@ def test_errors_of_trtexec_are_told(trtexec: Path, start: Any, tmp_path: Path) -
 @pytest.mark.parametrize("argument", ["--plugins=/tmp/evil.so", "--saveEngine=/etc/passwd", "--fp16 --plugins=x", "-h"])
 def test_arguments_that_name_files_or_libraries_are_refused(
     trtexec: Path,
-    start: Any,  # noqa: F811
+    start: Any,
     tmp_path: Path,
     argument: str,
 ) -> None:
@@ -157,7 +157,7 @@ def test_arguments_that_name_files_or_libraries_are_refused(
     assert calls(trtexec) == []
 
 
-def test_a_build_that_takes_too_long_leaves_no_process(trtexec: Path, start: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_a_build_that_takes_too_long_leaves_no_process(trtexec: Path, start: Any, tmp_path: Path) -> None:
     """The worker is killed at its deadline, and what it started goes with it."""
     agent = start()
     agent.hear("hello")

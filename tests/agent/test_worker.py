@@ -12,8 +12,8 @@ import pytest
 
 from edgeprune.agent.device.frames import OutcomeError
 from edgeprune.agent.device.worker import big_cores, pin
+from tests.agent.agent_process import endless
 from tests.agent.systems import fake_system
-from tests.agent.test_agent import agent_file, endless, lock, model, start  # noqa: F401  # fixtures
 
 CAPACITY = "sys/devices/system/cpu/cpu{}/cpu_capacity"
 CLOCK = "sys/devices/system/cpu/cpu{}/cpufreq/cpuinfo_max_freq"
@@ -50,7 +50,7 @@ def test_cores_that_are_not_there_are_named(tmp_path: Path) -> None:
     assert os.sched_getaffinity(0) == usable
 
 
-def test_every_thread_of_the_worker_stays_on_the_named_cores(start: Any, model: Path) -> None:  # noqa: F811
+def test_every_thread_of_the_worker_stays_on_the_named_cores(start: Any, model: Path) -> None:
     core = max(os.sched_getaffinity(0))
     agent = start()
     agent.hear("hello")
@@ -66,12 +66,12 @@ def test_every_thread_of_the_worker_stays_on_the_named_cores(start: Any, model: 
     assert (result["outcome"], result["latency"]["cores"]) == ("OK", [core])
 
 
-def test_without_named_cores_the_scheduler_chooses(start: Any, model: Path) -> None:  # noqa: F811
+def test_without_named_cores_the_scheduler_chooses(start: Any, model: Path) -> None:
     agent = start()
     assert os.sched_getaffinity(endless(agent, model).pid) == os.sched_getaffinity(0)
 
 
-def test_measuring_on_absent_cores_is_an_outcome(start: Any, model: Path) -> None:  # noqa: F811
+def test_measuring_on_absent_cores_is_an_outcome(start: Any, model: Path) -> None:
     agent = start()
     agent.hear("hello")
     agent.measure(model, cores=[4711])
