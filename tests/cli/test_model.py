@@ -1,11 +1,9 @@
-"""prune, export and measure, on a network of two layers."""
+"""prune and export, on a network of two layers."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import platform
-import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from torch import nn
 from edgeprune.cli.main import run_cli
 from edgeprune.graph.capture import capture
 from edgeprune.graph.storage import load, save
-from edgeprune.units import format_size
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> Any:
@@ -235,13 +232,6 @@ def test_an_output_that_cannot_be_written_is_said_before_anything_is_loaded(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture(scope="module")
-def artifact(saved_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("artifact") / "dense.onnx"
-    assert run_cli(["export", str(saved_model), str(path)]) == 0
-    return path
-
-
 def test_export_writes_the_file_and_its_manifest(
     saved_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -257,77 +247,6 @@ def test_export_writes_the_file_and_its_manifest(
 def test_export_to_an_unknown_format_names_the_known(saved_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["export", str(saved_model), "x.onnx", "--format", "onyx"]) == 2
     assert "did you mean 'onnx'?" in capsys.readouterr().err
-
-
-def test_measure_gives_figures_and_checks_limits(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["measure", str(artifact), "--max-latency", "1s", "--max-size", "1GB", "--json"]
-    assert run_cli(command) == 0
-    data = printed(capsys)
-    assert data["outcome"] == "OK"
-    assert 0 < data["latency"]["percentile_ms"]["p50"] < 1000
-    assert [entry["state"] for entry in data["check"]["limits"]] == ["met", "met"]
-
-
-def test_a_limit_that_is_not_met_is_exit_code_1(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_cli(["measure", str(artifact), "--max-size", "10B"]) == 1
-    out = capsys.readouterr().out
-    assert "limit size 10B: violated" in out
-    assert "latency.p50: " in out
-
-
-def test_what_was_measured_on_is_said_and_a_foreign_profile_refused(
-    artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "tiny.yaml").write_text("name: tiny\nextends: host\nram: 1KiB\nmeasurement: {min_time: 50ms}\n")
-    assert run_cli(["measure", str(artifact), "--profile", str(tmp_path / "tiny.yaml")]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    (on,) = [line for line in lines if line.startswith("measured on: ")]
-    assert on.endswith(f"onnxruntime {onnxruntime.__version__}, 1 thread, profile tiny, target local")
-    assert any(line.startswith("warning: not as the profile 'tiny' says: memory: ") for line in lines)
-    other = "x86-64" if platform.machine().startswith(("arm", "aarch64")) else "armv8.0-a"
-    (tmp_path / "board.yaml").write_text(f"name: board\nisa: {other}\n")
-    assert run_cli(["measure", str(artifact), "--profile", str(tmp_path / "board.yaml")]) == 2
-    err = capsys.readouterr().err
-    assert "local is not a device of the profile 'board'" in err
-    assert "--target ssh://user@host" in err
-
-
-def test_what_is_exact_or_missing_is_said_once(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_cli(["measure", str(artifact), "--max-energy", "1J"]) == 3
-    lines = capsys.readouterr().out.splitlines()
-    assert f"size: {format_size(artifact.stat().st_size)}" in lines
-    (memory,) = [line for line in lines if line.startswith("peak_memory: ")]
-    assert re.fullmatch(r"peak_memory: [\d.]+ MB( \(up to [\d.]+ MB\))?", memory)  # where the noise is to be seen
-    assert sum("no power sensor" in line for line in lines) == 1
-    assert "limit energy 1J: unknown: missing" in lines
-
-
-def test_an_energy_that_no_sensor_measures_is_unknown_and_no_success(
-    artifact: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_cli(["measure", str(artifact), "--max-energy", "1J", "--json"]) == 3
-    data = printed(capsys)
-    assert data["energy"] is None
-    assert [entry["state"] for entry in data["check"]["limits"]] == ["unknown"]
-    assert data["missing"]["energy"]
-
-
-@pytest.mark.parametrize("option", [("--max-latency", "60% of dense"), ("--max-drop", "1pp")])
-def test_limits_that_need_the_dense_model_are_refused(
-    option: tuple[str, str], artifact: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_cli(["measure", str(artifact), *option]) == 2
-    assert "needs the dense model" in capsys.readouterr().err
-
-
-def test_a_missing_artifact_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_cli(["measure", "nothing.onnx"]) == 2
-    assert "there is no file nothing.onnx" in capsys.readouterr().err
-
-
-def test_an_unknown_target_is_a_usage_error(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_cli(["measure", str(artifact), "--target", "lokal"]) == 2
-    assert "'lokal' is not a target" in capsys.readouterr().err
 
 
 def _input(path: Path) -> str:

@@ -33,7 +33,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """40 MiB of weights; about 3 ms a run."""
+    """40 MiB of weights; about 1 ms a run."""
     return chain_of_matmuls(tmp_path_factory.mktemp("models") / "large.onnx", width=1024, layers=10)
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune.graph.capture import capture
 from edgeprune.graph.captured import Captured
 from edgeprune.measure.pool import PoolMeasurement
 from edgeprune.pipeline.building import Builder
 from edgeprune.pipeline.in_turn import figures_in_turn, is_relative
-from edgeprune.pipeline.task import CheckedTask, load_task
+from edgeprune.pipeline.task import CheckedTask
 from edgeprune.pipeline.trials import Trials
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.budget import Budget
@@ -21,7 +20,6 @@ from edgeprune.records.comparison import Comparison
 from edgeprune.records.measurement import Latency, Measurement, Outcome, Provenance
 from edgeprune.records.recovery import FineTuneSettings
 from edgeprune.records.trial import Stage
-from tests.pipeline.small_project import write_project
 
 
 def _where(target: str) -> Provenance:
@@ -56,21 +54,6 @@ class Device:
         self.compared.append((workers, seconds))
         ratio = artifact.size_bytes / against.size_bytes
         return _compared(artifact.sha256, against.sha256, ratio, self.outcome)
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> CheckedTask:
-    return load_task("task.py:Small", write_project(tmp_path_factory.mktemp("small")).parent)
-
-
-@pytest.fixture(scope="module")
-def captured(task: CheckedTask) -> Captured:
-    return capture(task.model().eval(), task.example_inputs())
-
-
-@pytest.fixture(scope="module")
-def half(captured: Captured) -> Candidate:
-    return captured.uniform(0.5, "l2", round_to=4)
 
 
 def _trials(captured: Captured, task: CheckedTask, folder: Path, device: Device) -> Trials:

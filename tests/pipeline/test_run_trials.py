@@ -13,23 +13,20 @@ import torch
 
 from edgeprune.errors import StorageError, UsageError
 from edgeprune.export import manifest
-from edgeprune.graph.capture import capture
 from edgeprune.graph.captured import Captured
 from edgeprune.measure.sentinel import Sentinel
 from edgeprune.pipeline import baseline
 from edgeprune.pipeline.building import Builder, shortened, trial_seed
-from edgeprune.pipeline.space import importance_scores, search_space, widths
+from edgeprune.pipeline.space import importance_scores
 from edgeprune.pipeline.task import CheckedTask, load_task
 from edgeprune.pipeline.trials import Trials
 from edgeprune.records import codec
 from edgeprune.records.artifact import Artifact
-from edgeprune.records.budget import Budget
 from edgeprune.records.candidate import Candidate
 from edgeprune.records.figures import Figure
 from edgeprune.records.measurement import Latency, Measurement, Outcome
 from edgeprune.records.recovery import FineTuneSettings
-from edgeprune.records.trial import Stage, Trial
-from tests.pipeline.small_project import write_project
+from edgeprune.records.trial import Stage
 
 
 class Stopwatch:
@@ -47,26 +44,6 @@ class Stopwatch:
         ms = artifact.size_bytes / 1e6
         latency = Latency(200, ms, 0.0, ms, ms, {"p50": ms}, {"p50": ms}, {"p50": ms * 1.01}, raw_ms=(ms,) * 200)
         return Measurement(artifact.sha256, outcome, None, latency=latency)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_project(tmp_path_factory.mktemp("small")).parent
-
-
-@pytest.fixture(scope="module")
-def task(folder: Path) -> CheckedTask:
-    return load_task("task.py:Small", folder)
-
-
-@pytest.fixture(scope="module")
-def captured(task: CheckedTask) -> Captured:
-    return capture(task.model().eval(), task.example_inputs())
-
-
-@pytest.fixture(scope="module")
-def half(captured: Captured) -> Candidate:
-    return captured.uniform(0.5, "l2", round_to=4)
 
 
 def trials(captured: Captured, task: CheckedTask, run_dir: Path, session: Stopwatch, seed: int = 0) -> Trials:
@@ -199,109 +176,6 @@ def test_a_full_disk_is_a_storage_error(captured: Captured, task: CheckedTask, t
 def test_seeds_depend_on_seed_and_candidate_alone(half: Candidate) -> None:
     assert trial_seed(0, half) == trial_seed(0, Candidate(dict(half.kept)))
     assert len({trial_seed(0, half), trial_seed(1, half), trial_seed(0, Candidate())}) == 3
-
-
-@pytest.mark.parametrize(
-    ("units", "channels", "round_to", "min_width", "expected"),
-    [
-        (32, 1, 8, 8, (8, 16, 24, 32)),
-        (32, 1, 8, 9, (16, 24, 32)),
-        (30, 1, 8, 1, (8, 16, 24, 30)),
-        (6, 1, 8, 8, (6,)),
-        (4, 1, 1, 1, (1, 2, 3, 4)),
-        (12, 64, 8, 8, (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)),  # attention heads of 64 channels
-        (12, 6, 8, 8, (4, 8, 12)),
-        (6, 16, 8, 40, (3, 4, 5, 6)),
-    ],
-)
-def test_widths_are_rounded_in_channels(
-    units: int, channels: int, round_to: int, min_width: int, expected: tuple[int, ...]
-) -> None:
-    assert widths(units, channels, round_to, min_width) == expected
-
-
-def test_the_estimate_is_the_cost_of_the_pruned_graph(captured: Captured, half: Candidate, tmp_path: Path) -> None:
-    scores = {group.name: np.arange(group.units, dtype=float) for group in captured.groups}
-    space = search_space(captured, scores, round_to=4, min_width=4)
-    assert space.estimate(Candidate()) == {"macs": 1.0, "params": 1.0, "activations": 1.0, "memory": 1.0}
-    cost, dense = captured.prune(half).cost(), captured.cost()
-    estimate = space.estimate(half)
-    assert estimate["macs"] == cost.macs / dense.macs < 0.6
-    assert estimate["params"] == cost.params / dense.params
-    widest = space.groups[0]
-    assert widest.keep(4) == tuple(range(widest.units - 4, widest.units))
-
-
-def test_ignored_layers_are_not_searched(captured: Captured) -> None:
-    scores = {group.name: np.arange(group.units, dtype=float) for group in captured.groups}
-    first, *others = (group.name for group in captured.groups)
-    space = search_space(captured, scores, round_to=1, min_width=1, ignored=[first])
-    assert [group.name for group in space.groups] == others != []
-
-
-def test_importance_is_computed_once_and_kept(captured: Captured, task: CheckedTask, tmp_path: Path) -> None:
-    path = tmp_path / "importance.json"
-
-    def scores(name: str, seed: int, reuse: bool) -> dict[str, list[float]]:
-        found = importance_scores(captured, task, path, name=name, seed=seed, reuse=reuse)
-        return {group: list(values) for group, values in found.items()}
-
-    stale = scores("random", 9, reuse=True)
-    first = scores("taylor", 0, reuse=False)
-    assert first != stale
-    assert scores("random", 9, reuse=True) == first
-    path.write_text(path.read_text().replace(f'"{captured.groups[0].name}"', '"other"'))
-    with pytest.raises(StorageError, match="of another model"):
-        scores("taylor", 0, reuse=True)
-    path.write_text("{")
-    with pytest.raises(StorageError, match="cannot read the importance scores"):
-        scores("taylor", 0, reuse=True)
-    path.write_text('{"schema": "edgeprune.importance/9"}')
-    with pytest.raises(StorageError, match="unknown schema"):
-        scores("taylor", 0, reuse=True)
-
-
-def dense_trial(accuracy: float) -> Trial:
-    return Trial(0, Stage.MEASURE, Candidate(), "OK", {"accuracy": Figure(accuracy)})
-
-
-def test_an_untrained_model_is_said(task: CheckedTask, folder: Path) -> None:
-    untrained = load_task("task.py:Untrained", folder)
-    model = untrained.model().eval()
-    (warning,) = baseline.warnings(untrained, model, dense_trial(untrained.evaluate(model)), Budget())
-    assert "hardly better" in warning
-    assert "random weights" in warning
-    trained = task.model()
-    assert baseline.warnings(task, trained, dense_trial(task.evaluate(trained)), Budget()) == []
-
-
-def test_a_dense_model_below_the_limit_is_said(task: CheckedTask) -> None:
-    (warning,) = baseline.warnings(task, task.model(), dense_trial(0.9), Budget.parse({"accuracy": {"min": "95%"}}))
-    assert "misses accuracy.min 95%: 90.00 %" in warning
-
-
-def test_a_limit_above_the_dense_model_is_said(task: CheckedTask) -> None:
-    budget = Budget.parse({"size": "150% of dense", "peak_memory": "100% of dense", "latency": {"p50": "60% of dense"}})
-    (warning,) = baseline.warnings(task, task.model(), dense_trial(0.9), budget)
-    assert warning == "size 150% of dense: the dense model itself meets this limit, which asks for nothing"
-
-
-def test_a_graph_that_is_not_the_model_is_refused(task: CheckedTask, captured: Captured) -> None:
-    model = task.model().eval()
-    assert baseline.check_capture(model, captured) < 1e-5
-    with torch.no_grad():
-        next(iter(model.parameters())).add_(0.1)
-    with pytest.raises(UsageError, match="differs from the model by"):
-        baseline.check_capture(model, captured)
-
-
-def test_the_fingerprint_sees_every_weight(task: CheckedTask) -> None:
-    model = task.model()
-    before = baseline.fingerprint(model)
-    assert before == baseline.fingerprint(task.model())
-    with torch.no_grad():
-        list(model.parameters())[-1][0] += 1e-6
-    assert baseline.fingerprint(model) != before
 
 
 def test_fine_tuning_that_makes_it_worse_is_taken_back(
