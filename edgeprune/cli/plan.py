@@ -113,11 +113,12 @@ def _effort(plan: Plan) -> list[str]:
     measuring, building = _time(effort.measurement_s), _time(effort.build_s)
     most = f"at most {effort.measurements} of them (max_trials), {_time(effort.device_s)} on the device"
     lines = [f"a measurement takes {measuring} here, building its network {building}: {most}"]
-    if effort.fine_tuning_s is None:
+    if effort.fine_tuning_s is None or effort.short_s is None:
         return [*lines, "nothing is trained: there is no training part, or no epochs"]
     product = f"{effort.batches} batches x {effort.epochs} epochs x {_time(effort.batch_s or 0.0)}"
     whole = f"a whole fine-tuning: {product} = {_time(effort.fine_tuning_s)}; a run ends with one, or a few"
-    return [*lines, whole]
+    short = f"a short one: {_time(effort.short_s)}; milp and evolutionary rank a few so, netadapt several in each step"
+    return [*lines, whole, short]
 
 
 def _time(seconds: float) -> str:

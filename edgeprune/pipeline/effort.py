@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from edgeprune.measure.pool import PoolMeasurement
+from edgeprune.pipeline.building import shortened
 from edgeprune.pipeline.prepared import Prepared
 from edgeprune.pipeline.trials import Measures
 from edgeprune.progress import Progress
@@ -28,7 +29,8 @@ _TIMED_BATCHES = 4  # of training; the first is not counted
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """What was timed here: seconds. `fine_tuning_s` is batches × epochs × `batch_s`; None without a training part."""
+    """What was timed here: seconds. `fine_tuning_s` is batches × epochs × `batch_s`, and a short one `short_s`; None
+    without a training part."""
 
     measurement_s: float
     build_s: float
@@ -36,6 +38,7 @@ class Effort:
     batch_s: float | None = None
     batches: int | None = None  # of an epoch
     epochs: int = 0
+    short_epochs: int = 0  # of a short fine-tuning
 
     @property
     def device_s(self) -> float:
@@ -45,9 +48,15 @@ class Effort:
     @property
     def fine_tuning_s(self) -> float | None:
         """One whole fine-tuning."""
-        if self.batch_s is None or self.batches is None:
-            return None
-        return self.batch_s * self.batches * self.epochs
+        return self._training_s(self.epochs)
+
+    @property
+    def short_s(self) -> float | None:
+        """One short fine-tuning, of those that a network is chosen by."""
+        return self._training_s(self.short_epochs)
+
+    def _training_s(self, epochs: int) -> float | None:
+        return None if self.batch_s is None or self.batches is None else self.batch_s * self.batches * epochs
 
 
 @dataclass(slots=True)
@@ -83,9 +92,10 @@ def effort_of(
         build_s=(sum(trial.seconds for trial in done) - clock.seconds) / len(done),
         measurements=project.search.max_trials,
         epochs=project.recovery.epochs,
+        short_epochs=shortened(project.recovery).epochs,
     )
     if not task.trainable or project.recovery.epochs == 0:
-        return replace(effort, epochs=0)
+        return replace(effort, epochs=0, short_epochs=0)
     from edgeprune.recovery.finetune import finetune
 
     most = project.recovery.max_batches_per_epoch

@@ -85,7 +85,8 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; figures carry whether they are measured or estimated."""
-        effort = {**asdict(self.effort), "device_s": self.effort.device_s, "fine_tuning_s": self.effort.fine_tuning_s}
+        effort = asdict(self.effort)
+        effort |= {name: getattr(self.effort, name) for name in ("device_s", "fine_tuning_s", "short_s")}
         return {
             "schema": SCHEMA,
             "dense": {name: asdict(figure) for name, figure in self.dense.items()},

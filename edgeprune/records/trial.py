@@ -10,10 +10,12 @@ from typing import Any
 from edgeprune.records.candidate import Candidate
 from edgeprune.records.figures import Figure
 
-__all__ = ["CONTRADICTED", "MEASURED_AGAIN", "Job", "Stage", "Trial"]
+__all__ = ["CONTRADICTED", "INCONCLUSIVE", "MEASURED_AGAIN", "Job", "Stage", "Trial"]
 
-CONTRADICTED = "CONTRADICTED"  # the attempt at a trial whose measurement was done again for it, in the journal
-MEASURED_AGAIN = "measured_again"  # among a trial's details: why
+# The attempts at a trial whose measurement was done again for it, in the journal.
+CONTRADICTED = "CONTRADICTED"
+INCONCLUSIVE = "INCONCLUSIVE"
+MEASURED_AGAIN = "measured_again"  # among a trial's details: why, for each time
 
 
 class Stage(str, Enum):
@@ -55,5 +57,5 @@ class Trial:
 
     @property
     def measurements(self) -> int:
-        """How often the device measured it: twice where the first time contradicted what was known."""
-        return self.stage.is_measured + (MEASURED_AGAIN in self.details)
+        """How often the device measured it: again where a time contradicted what was known, or concluded nothing."""
+        return self.stage.is_measured + len(self.details.get(MEASURED_AGAIN, ()))

@@ -45,7 +45,9 @@ class Knowledge:
     baseline: Trial
     prior: Mapping[str, MetricModel]
     trials: list[Trial] = field(default_factory=list)
-    _fitted: tuple[int, dict[str, MetricModel]] = (-1, {})
+    measurements: int = 0  # how often the device measured a network, the dense one not counted
+    _repeated: set[str] = field(default_factory=set)  # candidates that were measured by two trials of the same stage
+    _fitted: dict[str, MetricModel] = field(default_factory=dict)  # to the trials; empty where one came since
 
     @property
     def dense(self) -> Mapping[str, Figure]:
@@ -63,14 +65,15 @@ class Knowledge:
         """Figures with a limit that nothing predicts: only a measurement decides."""
         return tuple(figure for figure in self._bounds() if figure not in self.prior)
 
-    @property
-    def measurements(self) -> int:
-        """How often the device measured a network, the dense one not counted."""
-        return sum(trial.measurements for trial in self.trials)
-
     def add(self, trial: Trial) -> None:
-        """A trial more."""
+        """A trial more. A second MEASURE of a network takes the first one's place."""
+        first = [t for t in self.trials if t.stage is trial.stage is Stage.MEASURE and t.candidate == trial.candidate]
+        if first:
+            self.trials.remove(first[0])
+            self._repeated.add(trial.candidate.id)
         self.trials.append(trial)
+        self.measurements += trial.measurements
+        self._fitted = {}
 
     def state(self, trial: Trial) -> State:
         """The device's limits at the trial."""
@@ -105,16 +108,15 @@ class Knowledge:
 
     def metrics(self) -> dict[str, MetricModel]:
         """The cost models, recalibrated from all measurements so far, with the margin that these suggest."""
-        if self._fitted[0] != len(self.trials):
+        if not self._fitted:
             bounds = self._bounds()
-            fitted = {}
             for figure, metric in self.prior.items():
                 seen = self._seen(figure)
                 limit = bounds.get(figure, seen[-1][1] if seen else 0.0)
                 model = calibrated(metric, seen, limit)
-                fitted[figure] = replace(model, margin=residual_margin(model, seen, limit) if limit > 0 else 0.0)
-            self._fitted = (len(self.trials), fitted)
-        return self._fitted[1]
+                margin = residual_margin(model, seen, limit) if limit > 0 else 0.0
+                self._fitted[figure] = replace(model, margin=margin)
+        return self._fitted
 
     def expected(self, candidate: Candidate) -> dict[str, tuple[float, float]]:
         """Per figure between what a measurement should come out, where measurements near the limit tell.
@@ -128,6 +130,18 @@ class Knowledge:
                 predicted, off = metric.predict(candidate), 1 + max(_SURPRISE * metric.margin, _LEAST_SURPRISE)
                 found[figure] = (predicted / off, predicted * off)
         return found
+
+    def doubtful(self) -> list[Candidate]:
+        """What was measured once, far above what is predicted by now: within the limits, or nearly."""
+        return [
+            trial.candidate
+            for trial in self.trials
+            if trial.stage is Stage.MEASURE
+            and trial.measurements == 1
+            and trial.candidate.id not in self._repeated
+            and self._far_above(trial)
+            and self._nearly_within(trial.candidate)
+        ]
 
     def aims(self, slack: float = 0.0, margin: float = 1.0) -> dict[str, float]:
         """The limits, less what measuring adds (the upper confidence bound) and what prediction may miss.
@@ -209,6 +223,15 @@ class Knowledge:
             if limit.is_accuracy and (bound := limit.bound(self.dense)) is not None
         ]
         return dense.value - max(bounds) if bounds and dense is not None and dense.value is not None else None
+
+    def _far_above(self, trial: Trial) -> bool:
+        expected = self.expected(trial.candidate)
+        values = {name: figure.value for name in expected if (figure := trial.figures.get(name)) is not None}
+        return any(value is not None and value > expected[name][1] for name, value in values.items())
+
+    def _nearly_within(self, candidate: Candidate) -> bool:
+        metrics = self.metrics()
+        return all(metrics[name].predict(candidate) <= limit * _NEAR_MISS for name, limit in self.limits.items())
 
     def _bounds(self) -> dict[str, float]:
         found = {limit.figure: limit.bound(self.dense) for limit in self.budget.limits if not limit.is_accuracy}

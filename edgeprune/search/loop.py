@@ -21,9 +21,9 @@ from edgeprune.records.candidate import Candidate
 from edgeprune.records.explanation import Explanation
 from edgeprune.records.measurement import Outcome
 from edgeprune.records.result import Result, Status
-from edgeprune.records.trial import CONTRADICTED, MEASURED_AGAIN, Job, Stage, Trial
+from edgeprune.records.trial import MEASURED_AGAIN, Job, Stage, Trial
 from edgeprune.search.base import Evaluate, Explains, Proposal, Strategy
-from edgeprune.search.contradiction import as_before, contradiction
+from edgeprune.search.doubt import doubt
 from edgeprune.search.journal import Journal
 from edgeprune.search.limits import check_trial, closest, reachable, ruled_out, unreadable
 from edgeprune.search.words import blind_message, bound_by, first_upper, infeasible_message, trial_line, with_hint
@@ -42,13 +42,14 @@ class SearchLimits:
     """What a search may spend. `max_trials` counts what goes to the device (MEASURE and FINAL), and the baseline.
 
     A measurement that fails (THROTTLED, LOST ...) is tried again after each of the pauses `retry_after_s`. One that is
-    done again because it contradicts what is known is not counted.
+    done again because it contradicts what is known, or concludes nothing, is not counted.
     """
 
     max_trials: int = 40
     retry_after_s: tuple[float, ...] = (2.0, 10.0)
 
 
+_AGAIN = 2  # times that the measurement of a trial may be doubted
 _CRASHES = 2  # of the same network in a row: then it is the network that the runtime cannot stand
 
 
@@ -72,11 +73,7 @@ class _Search:
     def trial(
         self, candidate: Candidate, stage: Stage, expected: Mapping[str, tuple[float, float]] = MappingProxyType({})
     ) -> Trial:
-        """The next trial: from the journal where it is there, else evaluated and journaled.
-
-        What comes out of the range that was expected of a figure with a limit, or contradicts an earlier measurement
-        of the same network, is measured again once: the second time decides.
-        """
+        """The next trial: from the journal where it is there, else evaluated and journaled."""
         number = len(self.trials)
         if number < len(self.journal.trials):
             trial = self.journal.trials[number]
@@ -87,15 +84,7 @@ class _Search:
                     hint="the model, its data or the strategy changed since: start a new run in another folder",
                 )
         else:
-            trial = self._measured(candidate, stage, number)
-            limited = {limit.figure for limit in self.budget.limits}
-            known = {**expected, **as_before(candidate, self.trials)}
-            doubt = contradiction(trial, {name: known[name] for name in known if name in limited})
-            if doubt is not None:
-                self.journal.add_attempt(number, CONTRADICTED, doubt)
-                self.progress.say(f"trial {number}: {doubt}; measuring it again")
-                trial = self._measured(candidate, stage, number)
-                trial = replace(trial, details={**trial.details, MEASURED_AGAIN: doubt})
+            trial = self._believed(candidate, stage, number, expected)
             self.journal.add(trial)
             self.progress.say(trial_line(trial))
         self.trials.append(trial)
@@ -107,6 +96,25 @@ class _Search:
         jobs = [Job(number, p.stage, p.candidate) for number, p in enumerate(batch, first) if number >= known]
         if jobs:
             self.ahead(jobs)
+
+    def _believed(
+        self, candidate: Candidate, stage: Stage, number: int, expected: Mapping[str, tuple[float, float]]
+    ) -> Trial:
+        """The trial, of which the device was asked again where there was reason to doubt it.
+
+        Once more, or twice where the second time contradicts the first; see `doubt`. The last time decides.
+        """
+        trial = self._measured(candidate, stage, number)
+        earlier = list(self.trials)
+        doubts: list[str] = []
+        while len(doubts) < _AGAIN and (found := doubt(trial, earlier, expected, self.budget)) is not None:
+            outcome, why = found
+            doubts.append(why)
+            self.journal.add_attempt(number, outcome, why)
+            self.progress.say(f"trial {number}: {why}; measuring it again")
+            earlier.append(trial)
+            trial = self._measured(candidate, stage, number)
+        return replace(trial, details={**trial.details, MEASURED_AGAIN: doubts}) if doubts else trial
 
     def _measured(self, candidate: Candidate, stage: Stage, number: int) -> Trial:
         crashes = 0

@@ -32,7 +32,7 @@ __all__ = ["Planned"]
 # means that predictions may exceed the limits by it.
 _ROUNDS = ((0.25, 1.0), (0.06, 1.0), *((0.0, 1.0),) * 4, *((0.0, 0.0),) * 3, *((0.0, -1.0),) * 4)
 _REPAIR = ((0.0, 1.0),) * 2  # after a final measurement that missed the limits
-_MOST_MEASURED = 15
+_MOST_MEASURED = 18
 _FINALS = 4
 _RESERVED = 4  # measurements that the rounds leave to the ranking and the finish
 _FINAL = 1  # that a repair leaves
@@ -108,6 +108,8 @@ class Planned(ScriptedStrategy):
             if slack == 0 and not uniform:
                 uniform = True
                 yield from self._measure_uniform()
+            for doubtful in self._known.doubtful():
+                yield from self._build(doubtful, "once more: it was an outlier, it seems", again=True)
             choice = self._plan(slack, margin)
             if choice is None:
                 return
@@ -216,9 +218,9 @@ class Planned(ScriptedStrategy):
     def _finished(self) -> set[str]:
         return {name for name, stage in self._tried if stage is Stage.FINAL}
 
-    def _build(self, candidate: Candidate, why: str) -> _Measuring:
-        """Measure a candidate, once."""
-        if (candidate.id, Stage.MEASURE) not in self._tried:
+    def _build(self, candidate: Candidate, why: str, again: bool = False) -> _Measuring:
+        """Measure a candidate, once, or again: then that time decides."""
+        if again or (candidate.id, Stage.MEASURE) not in self._tried:
             (trial,) = yield [Proposal(candidate, Stage.MEASURE, why, self._known.expected(candidate))]
             self._learn(trial)
         return self._tried[candidate.id, Stage.MEASURE]

@@ -77,8 +77,9 @@ def test_a_budget_within_reach_is_feasible(planned: dict[str, Any]) -> None:
 
 def test_the_effort_is_timed(planned: dict[str, Any], own_places: Path) -> None:
     effort = planned["effort"]
-    assert (effort["batches"], effort["epochs"], effort["measurements"]) == (21, 2, 40)
+    assert (effort["batches"], effort["epochs"], effort["short_epochs"], effort["measurements"]) == (21, 2, 1, 40)
     assert effort["fine_tuning_s"] == pytest.approx(effort["batch_s"] * 42)
+    assert effort["short_s"] == pytest.approx(effort["batch_s"] * 21)
     assert effort["device_s"] == pytest.approx(effort["measurement_s"] * 40)
     assert effort["measurement_s"] > 1  # a second of warm-up
     assert planned["measured"] == 4
@@ -127,6 +128,6 @@ def test_a_task_that_raises_is_told(folder: Path, tmp_path: Path) -> None:
 
 
 def test_effort_adds_up() -> None:
-    effort = Effort(3.0, 1.0, 40, batch_s=0.5, batches=10, epochs=6)
-    assert (effort.device_s, effort.fine_tuning_s) == (120.0, 30.0)
-    assert Effort(3.0, 1.0, 40).fine_tuning_s is None
+    effort = Effort(3.0, 1.0, 40, batch_s=0.5, batches=10, epochs=12, short_epochs=2)
+    assert (effort.device_s, effort.fine_tuning_s, effort.short_s) == (120.0, 60.0, 10.0)
+    assert (Effort(3.0, 1.0, 40).fine_tuning_s, Effort(3.0, 1.0, 40).short_s) == (None, None)

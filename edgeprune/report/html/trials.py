@@ -19,7 +19,7 @@ _TEXTS = {
     "macs": "multiply-accumulates",
     "params": "parameters",
     "peak_activation_bytes": "peak of the activations (estimated)",
-    "measured_again": "measured a second time, because",
+    "measured_again": "measured again, because",
     "parity_error": "error of the file against the network",
     "verification_error": "error of the surgery",
     "sqnr_db": "SQNR, dB",

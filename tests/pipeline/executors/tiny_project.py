@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edgeprune.records.trial import CONTRADICTED, MEASURED_AGAIN
+from edgeprune.records.trial import CONTRADICTED, INCONCLUSIVE, MEASURED_AGAIN
 from edgeprune.search.journal import read_trials
 
 # Where "hold" is, the evaluation of a pruned network waits in a worker, and tells its raylet (if any) and itself.
@@ -117,7 +117,7 @@ def attempts(run_dir: Path) -> list[str]:
     """The outcomes of the attempts that a run's journal notes, but for what is measured again because of noise."""
     lines = [json.loads(line) for line in (run_dir / "journal.jsonl").read_text().splitlines()]
     found = [line["outcome"] for line in lines if line["kind"] == "attempt"]
-    return [outcome for outcome in found if outcome != CONTRADICTED]
+    return [outcome for outcome in found if outcome not in (CONTRADICTED, INCONCLUSIVE)]
 
 
 def wait_until(true: Callable[[], object], seconds: float = 120.0) -> None:
