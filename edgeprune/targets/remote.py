@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from edgeprune.targets.upload import Transfer, Upload
 
 __all__ = ["RemoteChannel", "RemoteTarget"]
 
+_LOG = logging.getLogger(__name__)
 _COMMAND_S = 30.0
 _SEND_S = 60.0
 _PATIENCE_S = 2.0
@@ -159,8 +161,10 @@ class RemoteTarget:
             try:
                 if not was_alive:
                     self._link.connect()
-                self.script(shell.REMOVE, self._left[-1])
-                self._left.pop()
+                code, said, _ = self.script(shell.REMOVE, self._left[-1])
+                folder = self._left.pop()
+                if code != 0:
+                    _LOG.warning("%s: %s stays there, remove it by hand: %s", self.name, folder, said)
             except CannotMeasureError:
                 self._link.disconnect()
                 if not was_alive:  # or it had been broken without anyone knowing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import socket
@@ -340,3 +341,16 @@ def test_options_of_another_target_are_refused() -> None:
     with pytest.raises(UsageError, match="identity"):
         open_target("local", identity="x")
     assert open_target("local", python=None).name == "local"
+
+
+def test_a_folder_that_cannot_be_removed_is_told(
+    server: Sshd, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "rm").write_text("#!/bin/sh\necho 'rm: Read-only file system' >&2\nexit 1\n")
+    (programs / "rm").chmod(0o755)
+    with Sshd({"PATH": f"{programs}:{os.environ['PATH']}"}) as mine, open_target(mine.url) as target:
+        folder = target.folder
+    assert f"{folder} stays there, remove it by hand: rm: Read-only file system" in caplog.text
+    shutil.rmtree(folder)
