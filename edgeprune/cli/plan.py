@@ -112,6 +112,7 @@ def _effort(plan: Plan) -> list[str]:
     effort = plan.effort
     measuring, building = _time(effort.measurement_s), _time(effort.build_s)
     most = f"at most {effort.measurements} of them (max_trials), {_time(effort.device_s)} on the device"
+    most += "; one that is doubted is done again"
     lines = [f"a measurement takes {measuring} here, building its network {building}: {most}"]
     if effort.fine_tuning_s is None or effort.short_s is None:
         return [*lines, "nothing is trained: there is no training part, or no epochs"]

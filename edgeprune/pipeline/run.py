@@ -170,6 +170,7 @@ def run(
             },
             progress=progress,
             ahead=evaluate.ahead,
+            settled=evaluate.settled,
         )
         if result.status == "accepted" and result.best is not None and result.best.artifact is not None:
             file = manifest.read(run_dir / result.best.artifact)

@@ -185,6 +185,7 @@ def sweep(
             strategy="front",
             seed=project.search.seed,
             progress=progress,
+            settled=evaluate.settled,
         )
         if result.status == "unmeasurable":
             raise CannotMeasureError(result.message)

@@ -67,7 +67,6 @@ class Trials:
         folder = trial_folder(self.run_dir, number)
         built = self._done(Job(number, stage, candidate), folder)
         if built.artifact is None:
-            (folder / CHECKPOINT).unlink(missing_ok=True)
             figures = figures_of(None, None, built.accuracy)
             return Trial(number, stage, candidate, Outcome.OK.value, figures, "", built.seconds, None, built.details)
         started = time.monotonic()
@@ -91,11 +90,10 @@ class Trials:
                 figures = figures_of(replace(measurement, outcome=outcome, message=message), built.artifact, None)
             else:
                 figures, details["in_turn"] = found
-        if outcome.is_result:
-            (folder / CHECKPOINT).unlink(missing_ok=True)
-            if self.sentinel is not None and is_reference:
+        if outcome.is_result and self.sentinel is not None:
+            if is_reference:
                 self.sentinel.dense_measured()
-            elif self.sentinel is not None and self.sentinel.is_due():
+            elif self.sentinel.is_due():
                 details["dense_again"] = self._dense_again()
                 self.sentinel.dense_measured()
         return Trial(
@@ -109,6 +107,10 @@ class Trials:
             artifact=str(built.artifact.path.relative_to(self.run_dir)),
             details=details,
         )
+
+    def settled(self, number: int) -> None:
+        """The trial will not be asked for again: nothing has to go on with its fine-tuning."""
+        (trial_folder(self.run_dir, number) / CHECKPOINT).unlink(missing_ok=True)
 
     def dense_accuracy(self) -> float:
         """The metric of the dense model, as its trial has it; raises TaskError."""

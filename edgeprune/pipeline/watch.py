@@ -37,7 +37,8 @@ class Snapshot:
     """A run at one moment. `state` "stopped" is a run that ended without a result: killed, interrupted, or failed.
 
     `now` says what is being done; empty where nothing is. `measured` counts the trials that went to the device, of at
-    most `max_trials` (None where the run does not say). `attempts` are those that failed and were tried again.
+    most `max_trials` (None where the run does not say). `attempts` were done again: they failed, or were
+    doubted.
     """
 
     folder: Path
@@ -134,7 +135,7 @@ def snapshot(run_dir: Path) -> Snapshot:
 
 
 def _entries(path: Path) -> tuple[dict[str, Any], tuple[Trial, ...], tuple[Mapping[str, Any], ...], str]:
-    """Inputs, trials, failed attempts, and the last whole line in words: what is half written is not there yet."""
+    """Inputs, trials, what was tried again, and the last whole line in words: what is half written is not there yet."""
     content = path.read_bytes() if path.exists() else b""
     inputs: dict[str, Any] = {}
     trials: list[Trial] = []

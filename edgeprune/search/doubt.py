@@ -9,6 +9,7 @@ from edgeprune.records.candidate import Candidate
 from edgeprune.records.figures import Figures, format_figure
 from edgeprune.records.measurement import Outcome
 from edgeprune.records.trial import CONTRADICTED, INCONCLUSIVE, Stage, Trial
+from edgeprune.search.limits import ruled_out
 
 __all__ = ["Range", "as_before", "contradiction", "doubt", "inconclusive"]
 
@@ -24,13 +25,19 @@ def doubt(
     """Why the device should be asked again, and what kind of doubt it is; None where the trial can be believed.
 
     A figure with a limit contradicts what is known of it where it is neither in the range that was `expected` nor as
-    an earlier measurement of the same network had it. What concludes nothing is doubted once. `earlier` are all trials
-    before, the first of them the dense model's, and former attempts at this one.
+    an earlier measurement of the same network had it; what ran before contradicts a failure. What concludes nothing is
+    doubted once: each of the two measurements is held against a bound that one in forty exceeds by chance, so that the
+    two together accept wrongly in at most one of twenty. `earlier` are all trials before, the first of them the dense
+    model's, and former measurements of this one.
     """
     if not earlier:
         return None
+    same = [t for t in earlier if t.candidate.id == trial.candidate.id and t.stage.is_measured]
+    if reason := ruled_out(trial):
+        ran = any(_measured(t) for t in same) and not any(map(ruled_out, same))
+        return (CONTRADICTED, f"{reason}; but it ran before") if ran else None
     limited = {limit.figure for limit in budget.limits}
-    known = as_before(trial.candidate, earlier)
+    known = as_before(trial.candidate, same)
     for name, range_ in expected.items():
         known[name] = [range_, *known.get(name, [])]
     why = contradiction(trial, {name: ranges for name, ranges in known.items() if name in limited})
@@ -38,7 +45,7 @@ def doubt(
         return CONTRADICTED, why
     dense = earlier[0].figures
     why = inconclusive(trial, budget, dense)
-    if why is None or any(t.number == trial.number and inconclusive(t, budget, dense) for t in earlier):
+    if why is None or any(t.number == trial.number and inconclusive(t, budget, dense) for t in same):
         return None
     return INCONCLUSIVE, why
 

@@ -45,7 +45,7 @@ class Knowledge:
     baseline: Trial
     prior: Mapping[str, MetricModel]
     trials: list[Trial] = field(default_factory=list)
-    measurements: int = 0  # how often the device measured a network, the dense one not counted
+    measured: int = 0  # trials that went to the device, the dense model's not counted
     _repeated: set[str] = field(default_factory=set)  # candidates that were measured by two trials of the same stage
     _fitted: dict[str, MetricModel] = field(default_factory=dict)  # to the trials; empty where one came since
 
@@ -72,7 +72,7 @@ class Knowledge:
             self.trials.remove(first[0])
             self._repeated.add(trial.candidate.id)
         self.trials.append(trial)
-        self.measurements += trial.measurements
+        self.measured += trial.stage.is_measured
         self._fitted = {}
 
     def state(self, trial: Trial) -> State:
@@ -131,17 +131,23 @@ class Knowledge:
                 found[figure] = (predicted / off, predicted * off)
         return found
 
-    def doubtful(self) -> list[Candidate]:
-        """What was measured once, far above what is predicted by now: within the limits, or nearly."""
-        return [
-            trial.candidate
-            for trial in self.trials
-            if trial.stage is Stage.MEASURE
-            and trial.measurements == 1
-            and trial.candidate.id not in self._repeated
-            and self._far_above(trial)
-            and self._nearly_within(trial.candidate)
-        ]
+    def doubtful(self) -> Candidate | None:
+        """What was measured once, beyond a limit and far above what is predicted by now: within it, or nearly.
+
+        All else that was measured of it must be within the limits.
+        """
+        for trial in self.trials:
+            if trial.stage is Stage.MEASURE and trial.measurements == 1 and trial.candidate.id not in self._repeated:
+                expected, metrics, limits = self.expected(trial.candidate), self.metrics(), self.limits
+                over = [f for f, ratio in pressure(self.budget, trial, self.dense).items() if ratio > 1]
+                if over and all(
+                    name in expected
+                    and (trial.figures[name].value or 0.0) > expected[name][1]
+                    and metrics[name].predict(trial.candidate) <= limits[name] * _NEAR_MISS
+                    for name in over
+                ):
+                    return trial.candidate
+        return None
 
     def aims(self, slack: float = 0.0, margin: float = 1.0) -> dict[str, float]:
         """The limits, less what measuring adds (the upper confidence bound) and what prediction may miss.
@@ -223,15 +229,6 @@ class Knowledge:
             if limit.is_accuracy and (bound := limit.bound(self.dense)) is not None
         ]
         return dense.value - max(bounds) if bounds and dense is not None and dense.value is not None else None
-
-    def _far_above(self, trial: Trial) -> bool:
-        expected = self.expected(trial.candidate)
-        values = {name: figure.value for name in expected if (figure := trial.figures.get(name)) is not None}
-        return any(value is not None and value > expected[name][1] for name, value in values.items())
-
-    def _nearly_within(self, candidate: Candidate) -> bool:
-        metrics = self.metrics()
-        return all(metrics[name].predict(candidate) <= limit * _NEAR_MISS for name, limit in self.limits.items())
 
     def _bounds(self) -> dict[str, float]:
         found = {limit.figure: limit.bound(self.dense) for limit in self.budget.limits if not limit.is_accuracy}

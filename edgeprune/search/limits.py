@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from edgeprune.records.budget import Budget, BudgetCheck, LimitCheck, State
@@ -18,6 +19,7 @@ __all__ = [
     "reachable",
     "ruled_out",
     "unreadable",
+    "worst",
 ]
 
 # A crash is a trial's outcome only where it came again; see the loop.
@@ -65,6 +67,11 @@ def pressure(budget: Budget, trial: Trial, dense: Figures) -> dict[str, float]:
         if worst is not None and entry.bound:
             ratios[entry.limit.figure] = worst / entry.bound
     return ratios
+
+
+def worst(budget: Budget, trial: Trial, dense: Figures) -> float:
+    """The highest of its `pressure`; infinite where the trial came to no figures."""
+    return max(pressure(budget, trial, dense).values(), default=math.inf)
 
 
 def unreadable(check: BudgetCheck) -> tuple[LimitCheck, ...]:

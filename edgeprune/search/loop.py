@@ -25,13 +25,14 @@ from edgeprune.records.trial import MEASURED_AGAIN, Job, Stage, Trial
 from edgeprune.search.base import Evaluate, Explains, Proposal, Strategy
 from edgeprune.search.doubt import doubt
 from edgeprune.search.journal import Journal
-from edgeprune.search.limits import check_trial, closest, reachable, ruled_out, unreadable
+from edgeprune.search.limits import check_trial, closest, reachable, ruled_out, unreadable, worst
 from edgeprune.search.words import blind_message, bound_by, first_upper, infeasible_message, trial_line, with_hint
 
-__all__ = ["Ahead", "MakeStrategy", "SearchLimits", "search"]
+__all__ = ["Ahead", "MakeStrategy", "SearchLimits", "Settled", "search"]
 
 MakeStrategy = Callable[[Trial], Strategy]  # given the baseline's trial
 Ahead = Callable[[Sequence[Job]], None]
+Settled = Callable[[int], None]
 
 # Trying again does not help where something is missing on the device.
 _HOPELESS = (Outcome.NO_RUNTIME, Outcome.NO_CORES, Outcome.NO_SPACE)
@@ -42,14 +43,14 @@ class SearchLimits:
     """What a search may spend. `max_trials` counts what goes to the device (MEASURE and FINAL), and the baseline.
 
     A measurement that fails (THROTTLED, LOST ...) is tried again after each of the pauses `retry_after_s`. One that is
-    done again because it contradicts what is known, or concludes nothing, is not counted.
+    done again because it is doubted is not counted.
     """
 
     max_trials: int = 40
     retry_after_s: tuple[float, ...] = (2.0, 10.0)
 
 
-_AGAIN = 2  # times that the measurement of a trial may be doubted
+_MOST_TRIED = 3  # measurements of a trial
 _CRASHES = 2  # of the same network in a row: then it is the network that the runtime cannot stand
 
 
@@ -68,6 +69,7 @@ class _Search:
     progress: Progress
     sleep: Callable[[float], None]
     ahead: Ahead
+    settled: Settled
     trials: list[Trial] = field(default_factory=list)
 
     def trial(
@@ -87,6 +89,7 @@ class _Search:
             trial = self._believed(candidate, stage, number, expected)
             self.journal.add(trial)
             self.progress.say(trial_line(trial))
+        self.settled(number)
         self.trials.append(trial)
         return trial
 
@@ -100,21 +103,25 @@ class _Search:
     def _believed(
         self, candidate: Candidate, stage: Stage, number: int, expected: Mapping[str, tuple[float, float]]
     ) -> Trial:
-        """The trial, of which the device was asked again where there was reason to doubt it.
-
-        Once more, or twice where the second time contradicts the first; see `doubt`. The last time decides.
+        """The trial, of which the device is asked again where there is reason to doubt it, and a third time where the
+        second is not better; see `doubt`. The last time decides, or the worst where all contradict each other.
         """
-        trial = self._measured(candidate, stage, number)
-        earlier = list(self.trials)
+        tried = [self._measured(candidate, stage, number)]
         doubts: list[str] = []
-        while len(doubts) < _AGAIN and (found := doubt(trial, earlier, expected, self.budget)) is not None:
+        while (found := doubt(tried[-1], [*self.trials, *tried[:-1]], expected, self.budget)) is not None:
             outcome, why = found
-            doubts.append(why)
             self.journal.add_attempt(number, outcome, why)
+            if len(tried) == _MOST_TRIED:
+                doubts[-1] += f"; {why}: the worst of {_MOST_TRIED} counts"
+                tried.sort(key=lambda each: worst(self.budget, each, self.trials[0].figures))
+                break
+            doubts.append(why)
             self.progress.say(f"trial {number}: {why}; measuring it again")
-            earlier.append(trial)
-            trial = self._measured(candidate, stage, number)
-        return replace(trial, details={**trial.details, MEASURED_AGAIN: doubts}) if doubts else trial
+            tried.append(self._measured(candidate, stage, number))
+        if not doubts:
+            return tried[-1]
+        details = {name: value for each in tried for name, value in each.details.items()}
+        return replace(tried[-1], details={**details, MEASURED_AGAIN: doubts})
 
     def _measured(self, candidate: Candidate, stage: Stage, number: int) -> Trial:
         crashes = 0
@@ -154,6 +161,7 @@ def search(
     progress: Progress = SILENT,
     sleep: Callable[[float], None] = time.sleep,
     ahead: Ahead = lambda _: None,
+    settled: Settled = lambda _: None,
 ) -> Result:
     """Search for the most accurate candidate that measurements prove to be within the budget.
 
@@ -163,9 +171,10 @@ def search(
     exhausted. Raises CannotMeasureError where not even the dense model can be measured, and StorageError, ParityError,
     VerificationError and TaskError as `evaluate` does; KeyboardInterrupt passes through. The journal holds all
     finished trials in each case. `ahead` is told of a batch of proposals before the first of them is evaluated: they
-    are independent, so what they need may be prepared in any order.
+    are independent, so what they need may be prepared in any order. `settled` is told of each trial, by its number,
+    once the journal holds it: until then it may be asked for again, also by another process.
     """
-    run = _Search(budget, evaluate, journal, limits, progress, sleep, ahead)
+    run = _Search(budget, evaluate, journal, limits, progress, sleep, ahead, settled)
     try:
         dense = run.trial(Candidate(), Stage.MEASURE)
     except _Unmeasurable as error:

@@ -32,7 +32,7 @@ __all__ = ["Planned"]
 # means that predictions may exceed the limits by it.
 _ROUNDS = ((0.25, 1.0), (0.06, 1.0), *((0.0, 1.0),) * 4, *((0.0, 0.0),) * 3, *((0.0, -1.0),) * 4)
 _REPAIR = ((0.0, 1.0),) * 2  # after a final measurement that missed the limits
-_MOST_MEASURED = 18
+_MOST_MEASURED = 15
 _FINALS = 4
 _RESERVED = 4  # measurements that the rounds leave to the ranking and the finish
 _FINAL = 1  # that a repair leaves
@@ -101,15 +101,16 @@ class Planned(ScriptedStrategy):
         uniform = False
         settled = math.inf  # the margin at which the optimum is known already
         for slack, margin in rounds:
-            if self._known.measurements >= _MOST_MEASURED - reserved - (_HOPING if margin < 0 else 0):
+            most = _MOST_MEASURED - reserved - (_HOPING if margin < 0 else 0)
+            if self._known.measured >= most:
                 return
             if margin == settled:
                 continue
             if slack == 0 and not uniform:
                 uniform = True
                 yield from self._measure_uniform()
-            for doubtful in self._known.doubtful():
-                yield from self._build(doubtful, "once more: it was an outlier, it seems", again=True)
+            while (again := self._known.doubtful()) is not None and self._known.measured < most:
+                yield from self._build(again, "once more: it was an outlier, it seems", again=True)
             choice = self._plan(slack, margin)
             if choice is None:
                 return
@@ -159,7 +160,7 @@ class Planned(ScriptedStrategy):
             best = max(
                 chosen, key=lambda trial: (_accuracy(self._tried[trial.candidate.id, Stage.TUNE]), -trial.number)
             )
-        if self._known.measurements >= _MOST_MEASURED:
+        if self._known.measured >= _MOST_MEASURED:
             return None
         (final,) = yield [Proposal(best.candidate, Stage.FINAL, "the best of those within the limits")]
         self._learn(final)
@@ -171,7 +172,7 @@ class Planned(ScriptedStrategy):
         apart = [Choice.of(best.candidate, self._space)]
         distance = max(2, len(self._space.groups) // _APART)
         for _ in range(min(_DIVERSE, len(self._space.groups) // 2)):
-            if known.measurements >= _MOST_MEASURED - 2:
+            if known.measured >= _MOST_MEASURED - 2:
                 return
             found = self.solve(
                 Problem(

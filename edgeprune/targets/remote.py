@@ -164,7 +164,8 @@ class RemoteTarget:
                 code, said, _ = self.script(shell.REMOVE, self._left[-1])
                 folder = self._left.pop()
                 if code != 0:
-                    _LOG.warning("%s: %s stays there, remove it by hand: %s", self.name, folder, said)
+                    why = said.rpartition("\n")[2]
+                    _LOG.warning("%s: %s stays there, remove it by hand: %s", self.name, folder, why)
             except CannotMeasureError:
                 self._link.disconnect()
                 if not was_alive:  # or it had been broken without anyone knowing

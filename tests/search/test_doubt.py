@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from edgeprune.records.trial import Stage, Trial
 from edgeprune.search.base import Evaluate, Proposal
 from edgeprune.search.doubt import inconclusive
 from edgeprune.search.journal import Journal, read_trials
+from edgeprune.search.knowledge import Knowledge
 from edgeprune.search.loop import search
 from edgeprune.search.milp import Milp
 from edgeprune.search.problem import Choice, predicted_loss
@@ -239,6 +241,58 @@ def test_what_is_measured_again(figures: dict[str, Figure], again: bool) -> None
     assert inconclusive(replace(trial, outcome="OOM"), budget, {}) is None
 
 
+def by_times(*factors: float | str) -> tuple[Evaluate, list[int]]:
+    """An evaluate whose FINAL trials take so many times as long in turn, the last factor for ever; or end so."""
+    called: list[int] = []
+
+    def evaluate(candidate: Candidate, stage: Stage, number: int) -> Trial:
+        trial = NETWORK(candidate, stage, number)
+        if stage is not Stage.FINAL:
+            return trial
+        factor = factors[min(called.count(number), len(factors) - 1)]
+        called.append(number)
+        details = {"dense_again": 1} if called.count(number) == 1 else {}
+        if isinstance(factor, str):
+            return replace(trial, outcome=factor, message="on purpose", figures={}, details=details)
+        value = factor * (trial.figures["latency.p50"].value or 0.0)
+        return replace(trial, figures={**trial.figures, "latency.p50": Figure(value, value)}, details=details)
+
+    return evaluate, called
+
+
+def test_of_three_measurements_that_all_differ_the_worst_counts(tmp_path: Path) -> None:
+    evaluate, called = by_times(1.3, 1.6, 0.5)
+    result = run(tmp_path, evaluate=evaluate)
+    first = next(trial for trial in read_trials(tmp_path) if trial.stage is Stage.FINAL)
+    usual = NETWORK(first.candidate, first.stage, first.number).figures["latency.p50"].value or 0.0
+    assert called.count(first.number) == first.measurements == 3
+    assert first.figures["latency.p50"].value == pytest.approx(1.6 * usual)
+    assert first.details["measured_again"][1].endswith(": the worst of 3 counts")
+    assert result.best != first
+
+
+def test_what_a_measurement_found_beside_its_figures_is_kept(tmp_path: Path) -> None:
+    """The dense model that was measured again, say, of which the next measurement knows nothing."""
+    evaluate, _ = by_times(1.2, 1.0)
+    best = run(tmp_path, evaluate=evaluate).best
+    assert best is not None
+    assert best.measurements == 2
+    assert best.details["dense_again"] == 1
+
+
+@pytest.mark.parametrize("outcome", ["OOM", "CRASHED"])
+def test_a_network_that_ran_before_is_not_ruled_out_by_one_failure(tmp_path: Path, outcome: str) -> None:
+    crashes = (outcome,) * (2 if outcome == "CRASHED" else 1)  # the loop tries a crash once more by itself
+    evaluate, _ = by_times(*crashes, 1.0)
+    result = run(tmp_path / "once", evaluate=evaluate)
+    assert result.status == "accepted"
+    assert result.ruled_out == ()
+    ((_, message),) = attempts(tmp_path / "once", "CONTRADICTED")
+    assert message.endswith("but it ran before")
+    evaluate, _ = by_times(outcome)
+    assert len(run(tmp_path / "always", evaluate=evaluate).ruled_out) >= 1
+
+
 def test_an_outlier_is_measured_again_once_it_is_known_for_one(tmp_path: Path) -> None:
     """Of problem 126 the optimum is the second network that is measured, 13 % too slow, when little is known yet."""
     device = simulated_device(126, groups=5, options=6, blocks=1)
@@ -253,3 +307,39 @@ def test_an_outlier_is_measured_again_once_it_is_known_for_one(tmp_path: Path) -
     measured = [trial for trial in read_trials(tmp_path) if trial.stage is Stage.MEASURE]
     outlier, second = (trial for trial in measured if trial.candidate == result.best.candidate)
     assert (outlier.figures["latency.p50"].value or 0) > 1.1 * (second.figures["latency.p50"].value or 0)
+
+
+def test_what_is_beyond_another_limit_is_no_doubt() -> None:
+    """Latency far above what is predicted is looked into again; but not of a network that is too large anyway."""
+    space = NETWORK.space()
+    assert space.costs is not None
+    metrics = space.costs.metrics
+    half = space.uniform(0.5)
+    trial = NETWORK(space.candidate(half), Stage.MEASURE, 7)
+    value = trial.figures["latency.p50"].value or 0.0
+
+    def known(size: str) -> Knowledge:
+        found = Knowledge(space, Budget.parse({"latency": {"p50": f"{1.05 * value}ms"}, "size": size}), DENSE, metrics)
+        for number, (group, width) in enumerate(product(("layer0", "layer1", "layer3"), (24, 40)), 1):
+            found.add(NETWORK(space.candidate({**half, group: width}), Stage.MEASURE, number))
+        slow = Figure(1.5 * value, 1.51 * value)
+        found.add(replace(trial, figures={**trial.figures, "latency.p50": slow}))
+        return found
+
+    assert known("1MB").doubtful() == trial.candidate
+    assert known("1kB").doubtful() is None
+    asked = known("1MB")
+    asked.add(replace(trial, number=8))
+    assert asked.doubtful() is None
+    assert [entry.number for entry in asked.trials] == [1, 2, 3, 4, 5, 6, 8]
+    assert asked.measured == 8
+
+
+def test_repeated_measurements_leave_the_finals_theirs(tmp_path: Path) -> None:
+    """On a device of which every seventh measurement is an outlier."""
+    device = replace(simulated_device(35, groups=5, options=6, blocks=1), noise=0.03, outliers=0.15)
+    with Journal.open(tmp_path, {}, resume=False) as journal:
+        result = search(
+            lambda dense: Milp(device.space, device.budget, dense), device, journal, device.budget, sleep=lambda _: None
+        )
+    assert result.status == "accepted"

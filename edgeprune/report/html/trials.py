@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeprune.records.figures import format_figure
-from edgeprune.records.trial import Stage, Trial
+from edgeprune.records.trial import MEASURED_AGAIN, Stage, Trial
 from edgeprune.report.html.markup import Child, Html, tag
 from edgeprune.report.html.view import View, label, latency_figure, title, value_of
 
@@ -19,7 +19,7 @@ _TEXTS = {
     "macs": "multiply-accumulates",
     "params": "parameters",
     "peak_activation_bytes": "peak of the activations (estimated)",
-    "measured_again": "measured again, because",
+    MEASURED_AGAIN: "measured again, because",
     "parity_error": "error of the file against the network",
     "verification_error": "error of the surgery",
     "sqnr_db": "SQNR, dB",
@@ -125,4 +125,5 @@ def _told(name: str, value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    between = "; " if name == MEASURED_AGAIN else ", "
+    return between.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
