@@ -98,6 +98,7 @@ def test_the_run_is_accepted_by_measurement(finished: tuple[Path, Result], task:
 
 def test_the_folder_holds_what_it_should(finished: tuple[Path, Result]) -> None:
     run_dir, result = finished
+    assert list(run_dir.glob("trials/*/finetune.safetensors")) == []  # nothing is to be gone on with
     written = codec.from_json(json.loads((run_dir / "result.json").read_text()))
     assert written == result
     assert len(read_trials(run_dir)) == result.trials == len(list((run_dir / "trials").iterdir()))

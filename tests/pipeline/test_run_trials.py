@@ -253,4 +253,5 @@ def test_a_short_fine_tuning_ranks_without_the_device(
     assert trial.figures["accuracy"].value >= trial.details["accuracy_before_fine_tuning"]
     assert set(trial.figures) == {"accuracy"}
     assert not session.measured
+    run.settled(0)
     assert sorted(path.name for path in (tmp_path / "trials/0000").iterdir()) == ["candidate.json"]
