@@ -112,7 +112,7 @@ class Journal:
         self._trials.append(trial)
 
     def add_attempt(self, number: int, outcome: str, message: str) -> None:
-        """Note an attempt at trial `number` that failed and is not its result."""
+        """Note an attempt at trial `number` that failed, or was doubted, and was followed by another."""
         self._append({"kind": "attempt", "number": number, "outcome": outcome, "message": message})
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from edgeprune.records.budget import Budget
@@ -35,3 +36,9 @@ def run(
             limits=SearchLimits(max_trials=max_trials),
             sleep=(pauses if pauses is not None else []).append,
         )
+
+
+def attempts(folder: Path, outcome: str) -> list[tuple[int, str]]:
+    """Number and message of what was tried again because of such an outcome, from the journal."""
+    entries = map(json.loads, (folder / "journal.jsonl").read_text().splitlines())
+    return [(e["number"], e["message"]) for e in entries if e["kind"] == "attempt" and e["outcome"] == outcome]

@@ -37,3 +37,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     device = tmp_path_factory.mktemp("device")
     with Sshd({"EDGEPRUNE_LOCK": str(device / "lock"), "XDG_CACHE_HOME": str(device)}) as server:
         yield server
+
+
+@pytest.fixture
+def own_server(server: Sshd) -> Iterator[Sshd]:
+    with Sshd() as mine:
+        yield mine
