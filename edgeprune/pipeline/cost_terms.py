@@ -8,14 +8,15 @@ kind that whole models measured on the device correct.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeprune.pipeline.cost_tables import everywhere, filled, interpolated, on_lines, spread
 from edgeprune.pipeline.signatures import signature_of
 from edgeprune.records.operators import ConvSignature, LinearSignature, OperatorSignature, OperatorTiming
 from edgeprune.search.base import SearchSpace
@@ -30,7 +31,8 @@ __all__ = ["MISALIGNED", "NOTHING", "Layer", "latency_terms", "layers", "table_o
 # What it takes is the call of a model and, where there is one, the profiler: all other timings have them in themselves.
 NOTHING = LinearSignature(rows=1, in_features=1, out_features=1)
 _MOST_SUMS = 40  # values of a width that several groups add up to
-_MOST_PER_AXIS = 8  # widths of a group at which an operator of two groups is timed; between them it is interpolated
+_MOST_PER_AXIS = 16  # widths of a group at which an operator is timed; between them it is interpolated
+_MOST_TIMED = 400  # operators that are timed at every pair of widths: some 100 s
 _MS_PER_NS = 1e-6
 _MS_PER_ELEMENT = 2e-7  # of what is no contraction, to start with: about a cache's bandwidth
 _MS_PER_CALL = 1e-3  # of a kernel's call, to start with
@@ -40,6 +42,9 @@ _CONTRACTIONS = frozenset(
     {"conv", "depthwise", "grouped", "conv_transpose", "linear", "matmul", "attention"}
 )  # fmt: skip
 
+_Grid = tuple[tuple[int, ...], ...]
+_Places = Callable[[_Grid], _Grid]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
@@ -48,23 +53,37 @@ class Layer:
     name: str
     kind: str
     groups: tuple[str, ...]
-    grid: tuple[tuple[int, ...], ...]  # per group the widths at which it is timed
-    signatures: Mapping[tuple[int, ...], OperatorSignature]
+    grid: tuple[tuple[int, ...], ...]  # per group the widths that are timed
+    signatures: Mapping[tuple[int, ...], OperatorSignature]  # everywhere in the grid, or on lines
     blocks: tuple[str, ...]
 
+    def times(self, ns: Iterable[float]) -> NDArray[np.float64]:
+        """The signatures' times, in their order, over the grid; NaN where there is none."""
+        found = np.full([len(axis) for axis in self.grid], np.nan)
+        for place, value in zip(self.signatures, ns, strict=True):
+            found[tuple(axis.index(width) for axis, width in zip(self.grid, place, strict=True))] = value
+        return found
 
-def layers(shapes: Iterable[OperatorShape], space: SearchSpace) -> tuple[Layer, ...]:
+
+def layers(shapes: Sequence[OperatorShape], space: SearchSpace) -> tuple[Layer, ...]:
     """What is to be timed: no operators of more than two groups, and none that no micro model is made of.
 
     A width that several groups add up to counts as one, where it has not too many values; otherwise the operator is
-    taken apart.
+    taken apart. Where all pairs of widths together are too many, an operator of two is timed along a few lines.
     """
+    found = _layers(shapes, space, on_lines)
+    last = {layer.signatures[tuple(axis[-1] for axis in layer.grid)].key: layer for layer in found}
+    every = sum(math.prod(map(len, layer.grid)) for layer in last.values())
+    return _layers(shapes, space, everywhere) if every <= _MOST_TIMED else found
+
+
+def _layers(shapes: Iterable[OperatorShape], space: SearchSpace, places: _Places) -> tuple[Layer, ...]:
     axes = _Axes(space)
     found = []
     for shape in shapes:
         if shape.folded or shape.fused or shape.kind not in _CONTRACTIONS:
             continue
-        whole = _summed(shape, axes)
+        whole = _summed(shape, axes, places)
         if whole is not None:
             found.append(whole)
             continue
@@ -72,19 +91,20 @@ def layers(shapes: Iterable[OperatorShape], space: SearchSpace) -> tuple[Layer, 
             groups = tuple(group for group in part.groups if group in axes.widths)
             if len(groups) > 2:
                 continue
-            grid = tuple(_spread(axes.widths[group], _per_axis(groups)) for group in groups)
+            grid = tuple(spread(axes.widths[group], _MOST_PER_AXIS) for group in groups)
+            asked = places(grid)
             signatures = {
                 place: signature
-                for place in product(*grid)
+                for place in asked
                 if (signature := signature_of(part.at(dict(zip(groups, place, strict=True))))) is not None
             }
-            if len(signatures) == int(np.prod([len(axis) for axis in grid])):
+            if len(signatures) == len(asked):
                 name = shape.node if number == 0 else f"{shape.node}:{number + 1}"
                 found.append(Layer(name, shape.kind, groups, grid, signatures, shape.blocks))
     return tuple(found)
 
 
-def _summed(shape: OperatorShape, axes: _Axes) -> Layer | None:
+def _summed(shape: OperatorShape, axes: _Axes, places: _Places) -> Layer | None:
     """The operator over the sums that its channels are; None where no channels are a sum, or have too many values."""
     if shape.kind not in ("conv", "conv_transpose", "linear"):
         return None
@@ -96,10 +116,10 @@ def _summed(shape: OperatorShape, axes: _Axes) -> Layer | None:
         return None
     base = signature_of(shape.at())
     names = tuple(total.name for total in sums if total is not None and total.parts)
-    grid = tuple(_spread(total.widths, _per_axis(names)) for total in sums if total is not None and total.parts)
+    grid = tuple(spread(total.widths, _MOST_PER_AXIS) for total in sums if total is not None and total.parts)
     fixed = [None if total is None or total.parts else total.constant for total in sums]
     signatures: dict[tuple[int, ...], OperatorSignature] = {}
-    for place in product(*grid):
+    for place in places(grid):
         left = iter(place)
         given, made = (next(left) if value is None else value for value in fixed)
         if isinstance(base, ConvSignature):
@@ -166,15 +186,14 @@ def latency_terms(
     terms: list[Term] = []
     timed: set[str] = set()
     for layer in found:
-        known = [timings.get(s.key) for s in layer.signatures.values()]
-        if any(timing is None or timing.ns is None for timing in known):
+        told = (timings.get(signature.key) for signature in layer.signatures.values())
+        known = [timing.ns for timing in told if timing is not None and timing.ns is not None]
+        if len(known) < len(layer.signatures):
             continue
         timed.add(layer.name.partition(":")[0])
-        told = np.array([timing.ns for timing in known], dtype=np.float64)  # type: ignore[union-attr]
-        values = np.maximum(told - idle_ns, 0.0) * _MS_PER_NS
-        coarse = values.reshape([len(axis) for axis in layer.grid])
+        values = filled(np.maximum(layer.times(known) - idle_ns, 0.0) * _MS_PER_NS, layer.grid)
         wished = tuple(axes.sums[name].widths if name in axes.sums else widths[name] for name in layer.groups)
-        table = _interpolated(coarse, layer.grid, wished)
+        table = interpolated(values, layer.grid, wished)
         terms.append(Term(layer.name, layer.kind, layer.groups, wished, table, layer.blocks))
     for shape in shapes:
         if shape.folded or shape.fused:
@@ -186,31 +205,6 @@ def latency_terms(
     terms.extend(_calls(shapes))
     named = {name for term in terms for name in term.groups}
     return tuple(terms), tuple(total for name, total in axes.sums.items() if name in named)
-
-
-def _per_axis(groups: Sequence[str]) -> int:
-    return _MOST_PER_AXIS if len(groups) > 1 else 2 * _MOST_PER_AXIS
-
-
-def _spread(widths: tuple[int, ...], most: int) -> tuple[int, ...]:
-    """At most so many of the widths, evenly, both ends among them."""
-    if len(widths) <= most:
-        return widths
-    places = np.unique(np.linspace(0, len(widths) - 1, most).round().astype(int))
-    return tuple(widths[place] for place in places)
-
-
-def _interpolated(
-    values: NDArray[np.float64], grid: tuple[tuple[int, ...], ...], axes: tuple[tuple[int, ...], ...]
-) -> NDArray[np.float64]:
-    """Linear along each axis in turn."""
-    for axis, (known, wished) in enumerate(zip(grid, axes, strict=True)):
-        if known != wished:
-            lines = np.moveaxis(values, axis, -1)
-            flat = lines.reshape(-1, len(known))
-            finer = np.stack([np.interp(wished, known, line) for line in flat])
-            values = np.moveaxis(finer.reshape(*lines.shape[:-1], len(wished)), -1, axis)
-    return values
 
 
 def _elements(shape: OperatorShape, widths: Mapping[str, tuple[int, ...]]) -> Iterator[Term]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgeprune.export.micro import micro_model
 from edgeprune.measure.cost_cache import CostCache, timings
+from edgeprune.pipeline.cost_tables import aligned
 from edgeprune.pipeline.costs import Timer, cost_model, kept_timings
 from edgeprune.pipeline.runtimes import RUNTIMES
 from edgeprune.pipeline.sensitivity import with_sensitivities
@@ -72,24 +72,9 @@ def planned_space(
 def thinned(group: GroupSpace) -> GroupSpace:
     """The group with no more widths than a solver is quick with, the least and the dense one kept.
 
-    They are evenly spread, but for the most aligned width near each place: knees of kernels lie at multiples of powers
-    of two, and what is in the search is timed, so that none is taken for granted.
+    What is in the search is timed, so that no knee is taken for granted.
     """
-    if len(group.widths) <= _MOST_WIDTHS:
-        return group
-    last = len(group.widths) - 1
-    kept = {0, last}
-    for index in range(1, _MOST_WIDTHS - 1):
-        middle = index * last / (_MOST_WIDTHS - 1)
-        half = last / (_MOST_WIDTHS - 1) / 2
-        near = range(math.ceil(middle - half), math.ceil(middle + half))
-        kept.add(max(near, key=lambda place: (_alignment(group.widths[place]), -abs(place - middle))))
-    return replace(group, widths=tuple(group.widths[place] for place in sorted(kept)))
-
-
-def _alignment(width: int) -> int:
-    """The largest power of two that divides it."""
-    return width & -width
+    return replace(group, widths=aligned(group.widths, _MOST_WIDTHS))
 
 
 def device_timer(session: Session, progress: Progress = SILENT) -> Timer:

@@ -20,12 +20,13 @@ from edgeprune.graph.schedule import schedule
 from edgeprune.graph.shapes import inner_groups, operator_shapes, operators_at
 from edgeprune.pipeline import cost_terms, size_terms
 from edgeprune.pipeline.costs import cost_model, kept_timings
+from edgeprune.pipeline.planning import thinned
 from edgeprune.pipeline.signatures import signature_of
 from edgeprune.pipeline.space import search_space
 from edgeprune.records.budget import Budget
 from edgeprune.records.candidate import Candidate
 from edgeprune.records.figures import Figure
-from edgeprune.records.operators import OperatorSignature, OperatorTiming
+from edgeprune.records.operators import ConvSignature, OperatorSignature, OperatorTiming
 from edgeprune.search.base import BlockSpace, SearchSpace
 from edgeprune.search.calibration import calibrated
 from edgeprune.search.costs import MetricModel
@@ -115,6 +116,52 @@ def test_what_an_operator_of_nothing_takes_is_no_operators_own(
     assert len(timed) == 8
     for term in timed:
         assert term.table == pytest.approx(np.full(term.table.shape, left_ns * 1e-6))
+
+
+class Wide(nn.Module):
+    """Two convolutions of their own shapes over groups of sixteen widths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 64, 1)
+        self.layers = nn.Sequential(nn.Conv2d(64, 128, 1), nn.ReLU(), nn.Conv2d(128, 64, 3))
+        self.head = nn.Conv2d(64, 10, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layers(self.first(x)).relu())  # type: ignore[no-any-return]
+
+
+def _by_blocks(signature: OperatorSignature) -> OperatorTiming:
+    """A kernel that works on blocks of 32 inputs and 16 outputs."""
+    if not isinstance(signature, ConvSignature):
+        return OperatorTiming(kernel_ns=500.0)
+    blocks = -(-signature.in_channels // 32) * -(-signature.out_channels // 16)
+    return OperatorTiming(kernel_ns=500.0 + 900.0 * blocks)
+
+
+@pytest.mark.parametrize(("most", "asked"), [(1000, 2 * 16 * 16), (400, 2 * 87)])
+def test_too_many_pairs_of_widths_are_timed_along_lines(monkeypatch: pytest.MonkeyPatch, most: int, asked: int) -> None:
+    """Either way the stairs are known: of sixteen times sixteen networks each costs what its operators take."""
+    monkeypatch.setattr(cost_terms, "_MOST_TIMED", most)
+    captured = edgeprune.capture(Wide().eval(), (torch.randn(1, 3, 8, 8),))
+    scores = {group.name: np.arange(1.0, group.units + 1) for group in captured.groups}
+    space = search_space(captured, scores, round_to=4, min_width=4)
+    space = replace(space, groups=tuple(thinned(group) for group in space.groups))
+    assert [len(group.widths) for group in space.groups] == [16, 16, 16]
+    shapes = operator_shapes(captured)
+    found = cost_terms.layers(shapes, space)
+    wanted = cost_terms.wanted(found)
+    assert len(wanted) == asked + 16 + 16 + 1  # from the image, to the classes, and of nothing
+    timings = {signature.key: _by_blocks(signature) for signature in wanted}
+    terms, sums = cost_terms.latency_terms(shapes, found, timings, space)
+    metric = MetricModel("latency.p50", tuple(term for term in terms if term.kind == "conv"), sums=sums)
+    for candidate in random_candidates(space, 100, seed=0):
+        kept = {group: len(units) for group, units in candidate.kept.items()}
+        signatures = [signature_of(shape) for shape in operators_at(shapes, kept, ()).values()]
+        convolutions = [signature for signature in signatures if isinstance(signature, ConvSignature)]
+        assert len(convolutions) == 4
+        truth = sum((_by_blocks(signature).ns or 0.0) - 500.0 for signature in convolutions) * 1e-6
+        assert metric.predict(candidate) == pytest.approx(truth, rel=2e-3)
 
 
 def test_a_layer_that_could_not_be_timed_costs_by_its_elements(captured: Captured, space: SearchSpace) -> None:
