@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgeprune.records.comparison import Comparison
     from edgeprune.records.figures import Figures
     from edgeprune.records.measurement import Measurement, Window
+    from edgeprune.records.runtime_profile import RuntimeProfile
 
 __all__ = ["measure_command"]
 
@@ -27,6 +28,7 @@ __all__ = ["measure_command"]
 @budget_options
 @click.option("--energy", is_flag=True, help="Measure energy as well (half a minute); --max-energy does so too.")
 @click.option("--against", type=click.Path(path_type=Path), metavar="FILE", help="Another file, run in turn with it.")
+@click.option("--operators", is_flag=True, help="Tell where the time goes, by the runtime's own profiler.")
 @click.option("--sustained", metavar="TIME", help="Run for that long, like 10min, and tell how it goes over time.")
 @click.option("--record", type=click.Path(path_type=Path), metavar="ZIP", help="Keep all that the device said.")
 @click.option("--replay", type=click.Path(path_type=Path), metavar="ZIP", help="A recording in place of ARTIFACT.")
@@ -38,6 +40,7 @@ def measure_command(
     profile: str | None,
     energy: bool,
     against: Path | None,
+    operators: bool,
     sustained: str | None,
     record: Path | None,
     replay: Path | None,
@@ -47,7 +50,8 @@ def measure_command(
     """Measure ARTIFACT (an .onnx file) on a device: latency, peak memory, size, energy.
 
     With limits the exit code tells whether they are met; accuracy is not known here. With --against the two files run
-    in turn, and the ratio of their latencies is told with its interval.
+    in turn, and the ratio of their latencies is told with its interval. With --operators each operator of the graph
+    that the runtime made of the file is told with its time.
     """
     from edgeprune import units
     from edgeprune.export import manifest
@@ -57,6 +61,10 @@ def measure_command(
 
     _check_options(artifact, against, sustained, record, replay)
     budget = budget_overrides(Budget(), **maxima)
+    if operators and (against or sustained or record or replay or energy or budget.limits):
+        raise UsageError(
+            "--operators tells where the time goes, and nothing else", hint="measure the rest in a call of its own"
+        )
     for limit in budget.limits:
         if limit.relative or limit.is_accuracy:
             raise UsageError(
@@ -71,6 +79,8 @@ def measure_command(
     assert artifact is not None  # noqa: S101  checked above
     if against is not None:
         return _compared(artifact, against, target, profile, json_output=json_output)
+    if operators:
+        return _profiled(artifact, target, profile, json_output=json_output)
     recording = None
     if record is not None:
         from edgeprune.measure.recording import Recording
@@ -140,6 +150,42 @@ def _compared(artifact: Path, against: Path, target: str | None, profile: str | 
     if found.outcome is Outcome.OOM:
         return 1
     return 0 if found.outcome.is_result else 3
+
+
+def _profiled(artifact: Path, target: str | None, profile: str | None, *, json_output: bool) -> int:
+    from edgeprune.pipeline.operator_times import operator_times
+    from edgeprune.records.measurement import Outcome
+
+    with open_progress() as progress:
+        found = operator_times(artifact, target=target or "local", profile=profile or "host", progress=progress)
+    if json_output:
+        emit(found.to_json())
+    else:
+        for line in _operator_lines(found):
+            click.echo(line)
+    if found.outcome is Outcome.OOM:
+        return 1
+    return 0 if found.outcome.is_result else 3
+
+
+def _operator_lines(found: RuntimeProfile) -> list[str]:
+    from edgeprune.report.measured_on import of_provenance
+    from edgeprune.units import format_duration
+
+    if found.plain_ns is None or found.profiled_ns is None:
+        return [f"outcome: {found.outcome.value}: {found.message}"]
+    whole = sum(node.ns for node in found.nodes) or 1.0
+    plain, profiled = (format_duration(ns * 1e-6) for ns in (found.plain_ns, found.profiled_ns))
+    lines = [f"one run: p50 {plain}, {profiled} under the profiler ({found.runs} runs)"]
+    longest = max((len(node.op_type) for node in found.nodes), default=0)
+    for node in found.nodes:
+        shapes = ", ".join("x".join(map(str, shape)) or "scalar" for shape in node.output_shapes)
+        time = format_duration(node.ns * 1e-6)
+        lines.append(f"{node.ns / whole:6.1%}  {time:>9}  {node.op_type:{longest}}  {node.name} -> {shapes}")
+    lines.append("together: " + ", ".join(f"{name} {ns / whole:.1%}" for name, ns in found.by_type().items()))
+    if found.provenance is not None:
+        lines.append(of_provenance(found.provenance))
+    return lines + [f"warning: {warning}" for warning in found.warnings]
 
 
 def _comparison_lines(found: Comparison, name: str, other: str) -> list[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from edgeprune.records.measurement import Outcome, Provenance
 
-__all__ = ["NodeTiming", "RuntimeProfile"]
+__all__ = ["SCHEMA", "NodeTiming", "RuntimeProfile"]
+
+SCHEMA = "edgeprune.runtime_profile/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +49,14 @@ class RuntimeProfile:
     warnings: tuple[str, ...] = ()
     message: str = ""
     seconds: float = 0.0
+
+    def by_type(self) -> dict[str, float]:
+        """The time of all nodes of a type together, in ns, the longest first."""
+        found: dict[str, float] = {}
+        for node in self.nodes:
+            found[node.op_type] = found.get(node.op_type, 0.0) + node.ns
+        return dict(sorted(found.items(), key=lambda entry: -entry[1]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data with a schema version."""
+        return {"schema": SCHEMA, **asdict(self), "outcome": self.outcome.value}

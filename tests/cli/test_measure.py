@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnxruntime
 import pytest
 
@@ -162,3 +163,41 @@ def test_what_does_not_go_together(
 def test_a_recording_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["measure", "--replay", "absent.zip"]) == 2
     assert "cannot read absent.zip" in capsys.readouterr().err
+
+
+def test_where_the_time_goes(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["measure", str(files[1]), "--operators", "--json"]) == 0
+    data = printed(capsys)
+    assert (data["schema"], data["outcome"]) == ("edgeprune.runtime_profile/1", "OK")
+    assert [node["op_type"] for node in data["nodes"]] == ["MatMul"] * 12
+    assert all(node["output_shapes"] == [[1, 256]] for node in data["nodes"])
+    assert all(node["runs"] == data["runs"] == 200 for node in data["nodes"])
+    assert data["plain_ns"] > 0
+    assert run_cli(["measure", str(files[0]), "--operators"]) == 0
+    first, *nodes, together, on = capsys.readouterr().out.splitlines()[:5]
+    assert re.fullmatch(r"one run: p50 [\d.]+ .?s, [\d.]+ .?s under the profiler \(200 runs\)", first)
+    pattern = r" *([\d.]+)% +[\d.]+ .?s  MatMul  \S+ -> 1x256"
+    shares = [float(match[1]) for line in nodes if (match := re.fullmatch(pattern, line))]
+    assert len(shares) == 2
+    assert sum(shares) == pytest.approx(100, abs=0.2)
+    assert together == "together: MatMul 100.0%"
+    assert on.startswith("measured on: ")
+
+
+@pytest.mark.parametrize(
+    "options", [["--energy"], ["--sustained", "1s"], ["--max-latency", "1s"], ["--record", "x.zip"]]
+)
+def test_where_the_time_goes_is_told_alone(
+    files: tuple[Path, Path], options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(["measure", str(files[0]), "--operators", *options]) == 2
+    assert "--operators tells where the time goes, and nothing else" in capsys.readouterr().err
+
+
+def test_a_file_that_the_runtime_cannot_run_has_no_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = chain_of_matmuls(tmp_path / "odd.onnx", width=8, layers=1).path
+    model = onnx.load(path)
+    model.graph.node[0].op_type = "NoSuchOperator"
+    onnx.save(model, path)
+    assert run_cli(["measure", str(path), "--operators"]) == 3
+    assert re.match(r"outcome: [A-Z_]+: .*NoSuchOperator", capsys.readouterr().out)
