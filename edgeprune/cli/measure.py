@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["measure_command"]
 
+_SHOWN = 0.001  # of the time of all operators: a shorter one has no line of its own
+_NAME = 80  # characters of an operator's name
+
 
 @click.command("measure", short_help="Measure an exported file on a device.")
 @click.argument("artifact", type=click.Path(path_type=Path), required=False)
@@ -177,12 +180,20 @@ def _operator_lines(found: RuntimeProfile) -> list[str]:
     whole = sum(node.ns for node in found.nodes) or 1.0
     plain, profiled = (format_duration(ns * 1e-6) for ns in (found.plain_ns, found.profiled_ns))
     lines = [f"one run: p50 {plain}, {profiled} under the profiler ({found.runs} runs)"]
-    longest = max((len(node.op_type) for node in found.nodes), default=0)
-    for node in found.nodes:
+    if not found.nodes:
+        lines.append("no operator is left: the runtime has worked everything out beforehand")
+    shown = [node for node in found.nodes if node.ns >= _SHOWN * whole]
+    longest = max((len(node.op_type) for node in shown), default=0)
+    for node in shown:
         shapes = ", ".join("x".join(map(str, shape)) or "scalar" for shape in node.output_shapes)
+        name = "".join(letter if letter.isprintable() else " " for letter in node.name)[:_NAME]
         time = format_duration(node.ns * 1e-6)
-        lines.append(f"{node.ns / whole:6.1%}  {time:>9}  {node.op_type:{longest}}  {node.name} -> {shapes}")
-    lines.append("together: " + ", ".join(f"{name} {ns / whole:.1%}" for name, ns in found.by_type().items()))
+        lines.append(f"{node.ns / whole:6.1%}  {time:>9}  {node.op_type:{longest}}  {name} -> {shapes}")
+    if len(shown) < len(found.nodes):
+        rest = 1 - sum(node.ns for node in shown) / whole
+        lines.append(f"{rest:6.1%}  {len(found.nodes) - len(shown)} operators of less than {_SHOWN:.1%} each")
+    if found.nodes:
+        lines.append("together: " + ", ".join(f"{name} {ns / whole:.1%}" for name, ns in found.by_type().items()))
     if found.provenance is not None:
         lines.append(of_provenance(found.provenance))
     return lines + [f"warning: {warning}" for warning in found.warnings]

@@ -35,7 +35,7 @@ def compare(
     """
     from edgeprune.export import manifest
     from edgeprune.measure.session import Session
-    from edgeprune.pipeline.runtimes import local_options
+    from edgeprune.pipeline.runtimes import local_options, with_hint
     from edgeprune.records.profile import load_profile
     from edgeprune.records.profile_match import check_architecture, differences
     from edgeprune.targets.parse import open_target
@@ -48,6 +48,6 @@ def compare(
         target = open_target(target, **{**local_options(target, one.format), **options})
     with Session(target, kind, policy=policy, progress=progress) as session:
         check_architecture(kind, session.machine, target.name)
-        compared = session.compare(one, other, workers=workers)
+        compared = with_hint(session.compare(one, other, workers=workers), one, target)
         unlike = (f"not as the profile {kind.name!r} says: {text}" for text in differences(kind, session.machine))
         return replace(compared, warnings=(*unlike, *compared.warnings))

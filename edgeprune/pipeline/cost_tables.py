@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 __all__ = ["aligned", "everywhere", "filled", "interpolated", "on_lines", "spread"]
 
 _LINES = 3  # per axis: both ends, and one between them
+_LEAST = 0.005  # of the largest time: below it is noise, and no ratio of it means anything
+_BEYOND = 1.5  # what is told by lines is at most so much more, or less, than what the nearest of them have
 
 
 def spread(widths: tuple[int, ...], most: int) -> tuple[int, ...]:
@@ -55,25 +57,33 @@ def on_lines(grid: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
     )
 
 
-def filled(values: NDArray[np.float64], grid: Sequence[tuple[int, ...]]) -> NDArray[np.float64]:
-    """`values` (one or two axes, from 0 up) with what is NaN, off the lines of `on_lines`, told by the lines.
+def filled(values: NDArray[np.float64], grid: Sequence[tuple[int, ...]]) -> NDArray[np.float64] | None:
+    """`values` (one or two axes, from 0 up) with what is NaN told by the lines that are known as a whole.
 
-    It is the product of the two outermost lines, times the ratio to it, which is known on the lines and blended between
-    them (Coons 1967, "Surfaces for computer-aided design of space forms").
+    Their logarithms are blended between the lines (Coons 1967, "Surfaces for computer-aided design of space forms"),
+    which is exact where both widths' staircases multiply. What is told stays near what the nearest lines
+    have. None where an end of an axis is not known as a whole.
     """
-    if not np.isnan(values).any():
+    missing = np.isnan(values)
+    if not missing.any():
         return values
-    least = 1e-4 * float(np.nanmax(values)) or 1.0  # an operator may cost nothing measurable
-    raised = values + least
-    outermost = np.outer(raised[:, -1], raised[-1]) / raised[-1, -1]
-    ratio = raised / outermost
-    rows, columns = (np.flatnonzero(~np.isnan(values).any(axis=axis)) for axis in (1, 0))
-    narrow, wide = (np.asarray(grid[0])[rows], np.asarray(grid[1])[columns])
-    along = _along(ratio[rows], narrow, grid[0], axis=0)
-    across = _along(ratio[:, columns], wide, grid[1], axis=1)
+    if values.ndim != 2:
+        return None
+    rows, columns = (np.flatnonzero(~missing.any(axis=axis)) for axis in (1, 0))
+    if any(not {0, size - 1} <= set(lines) for lines, size in zip((rows, columns), values.shape, strict=True)):
+        return None
+    least = _LEAST * float(np.nanmax(values)) or 1.0
+    logarithms = np.log(values + least)
+    narrow, wide = np.asarray(grid[0])[rows], np.asarray(grid[1])[columns]
+    along = _along(logarithms[rows], narrow, grid[0], axis=0)
+    across = _along(logarithms[:, columns], wide, grid[1], axis=1)
     both = _along(along[:, columns], wide, grid[1], axis=1)
-    told = np.maximum(outermost * (along + across - both) - least, 0.0)
-    return np.where(np.isnan(values), told, values)
+    (below, above), (left, right) = (
+        _nearest(lines, size) for lines, size in zip((rows, columns), values.shape, strict=True)
+    )
+    near = np.stack([values[below], values[above], values[:, left], values[:, right]])
+    told = np.clip(np.exp(along + across - both) - least, near.min(axis=0) / _BEYOND, near.max(axis=0) * _BEYOND)
+    return np.where(missing, told, values)
 
 
 def interpolated(
@@ -90,3 +100,9 @@ def _along(
     values: NDArray[np.float64], known: Sequence[int] | NDArray[np.int64], wished: Sequence[int], axis: int
 ) -> NDArray[np.float64]:
     return np.apply_along_axis(lambda line: np.interp(wished, known, line), axis, values)
+
+
+def _nearest(lines: NDArray[np.int64], size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of each place of an axis the line at or before it, and the one at or after it."""
+    places = np.arange(size)
+    return lines[np.searchsorted(lines, places, side="right") - 1], lines[np.searchsorted(lines, places)]

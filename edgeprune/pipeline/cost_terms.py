@@ -57,11 +57,13 @@ class Layer:
     signatures: Mapping[tuple[int, ...], OperatorSignature]  # everywhere in the grid, or on lines
     blocks: tuple[str, ...]
 
-    def times(self, ns: Iterable[float]) -> NDArray[np.float64]:
-        """The signatures' times, in their order, over the grid; NaN where there is none."""
+    def times(self, timings: Mapping[str, OperatorTiming]) -> NDArray[np.float64]:
+        """In ns over the grid, by the signatures' keys; NaN where there is none."""
         found = np.full([len(axis) for axis in self.grid], np.nan)
-        for place, value in zip(self.signatures, ns, strict=True):
-            found[tuple(axis.index(width) for axis, width in zip(self.grid, place, strict=True))] = value
+        for place, signature in self.signatures.items():
+            timing = timings.get(signature.key)
+            if timing is not None and timing.ns is not None:
+                found[tuple(axis.index(width) for axis, width in zip(self.grid, place, strict=True))] = timing.ns
         return found
 
 
@@ -72,9 +74,11 @@ def layers(shapes: Sequence[OperatorShape], space: SearchSpace) -> tuple[Layer, 
     taken apart. Where all pairs of widths together are too many, an operator of two is timed along a few lines.
     """
     found = _layers(shapes, space, on_lines)
-    last = {layer.signatures[tuple(axis[-1] for axis in layer.grid)].key: layer for layer in found}
-    every = sum(math.prod(map(len, layer.grid)) for layer in last.values())
-    return _layers(shapes, space, everywhere) if every <= _MOST_TIMED else found
+    pairs: dict[str, int] = {}  # by the dense operator: layers of the same are timed once
+    for layer in found:
+        dense = layer.signatures[tuple(axis[-1] for axis in layer.grid)].key
+        pairs[dense] = max(pairs.get(dense, 0), math.prod(map(len, layer.grid)))
+    return _layers(shapes, space, everywhere) if sum(pairs.values()) <= _MOST_TIMED else found
 
 
 def _layers(shapes: Iterable[OperatorShape], space: SearchSpace, places: _Places) -> tuple[Layer, ...]:
@@ -173,8 +177,8 @@ def latency_terms(
 ) -> tuple[tuple[Term, ...], tuple[Sum, ...]]:
     """The terms of a latency in ms, to be weighted per kind, and the sums that they name.
 
-    `timings` are by the key of the signature. A layer whose timing failed somewhere is left to its elements, as what
-    is no contraction.
+    `timings` are by the key of the signature. A layer whose timings failed where the others do not tell them is left to
+    its elements, as what is no contraction.
     """
     axes = _Axes(space)
     widths = axes.widths
@@ -186,12 +190,10 @@ def latency_terms(
     terms: list[Term] = []
     timed: set[str] = set()
     for layer in found:
-        told = (timings.get(signature.key) for signature in layer.signatures.values())
-        known = [timing.ns for timing in told if timing is not None and timing.ns is not None]
-        if len(known) < len(layer.signatures):
+        values = filled(np.maximum(layer.times(timings) - idle_ns, 0.0) * _MS_PER_NS, layer.grid)
+        if values is None:
             continue
         timed.add(layer.name.partition(":")[0])
-        values = filled(np.maximum(layer.times(known) - idle_ns, 0.0) * _MS_PER_NS, layer.grid)
         wished = tuple(axes.sums[name].widths if name in axes.sums else widths[name] for name in layer.groups)
         table = interpolated(values, layer.grid, wished)
         terms.append(Term(layer.name, layer.kind, layer.groups, wished, table, layer.blocks))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records.artifact import Artifact
-from edgeprune.records.measurement import Measurement, Outcome
+from edgeprune.records.measurement import Measurement
 
 if TYPE_CHECKING:
     from edgeprune.measure.recording import Recording
@@ -39,9 +39,8 @@ def measure(
     the device is of another architecture than the profile.
     """
     from edgeprune.export import manifest
-    from edgeprune.export.environment import ENVIRONMENTS
     from edgeprune.measure.session import Session
-    from edgeprune.pipeline.runtimes import RUNTIMES, local_options, missing_runtime_hint
+    from edgeprune.pipeline.runtimes import local_options, with_hint
     from edgeprune.records.profile import load_profile
     from edgeprune.records.profile_match import check_architecture, differences
     from edgeprune.targets.parse import open_target
@@ -53,9 +52,7 @@ def measure(
     with Session(target, kind, policy=policy, progress=progress, energy=energy) as session:
         check_architecture(kind, session.machine, target.name)
         measured = session.measure(found, sustained_s=sustained_s, recording=recording)
-        if measured.outcome is Outcome.NO_RUNTIME and found.format in ENVIRONMENTS:
-            hint = missing_runtime_hint(target.name, RUNTIMES[found.format][0])
-            measured = replace(measured, message=f"{measured.message} ({hint})")
+        measured = with_hint(measured, found, target)
         return replace(
             measured,
             warnings=(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,16 @@ from edgeprune.errors import UsageError
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.runtime_profile import RuntimeProfile
+from edgeprune.units import format_duration
 
 if TYPE_CHECKING:
     from edgeprune.records.profile import DeviceProfile, MeasurementPolicy
     from edgeprune.targets.base import Target
 
 __all__ = ["operator_times"]
+
+_OVERHEAD = 1.5  # times a plain run
+_WITH_BODIES = frozenset({"If", "Loop", "Scan"})
 
 
 def operator_times(
@@ -35,7 +40,7 @@ def operator_times(
     """
     from edgeprune.export import manifest
     from edgeprune.measure.session import Session
-    from edgeprune.pipeline.runtimes import local_options
+    from edgeprune.pipeline.runtimes import local_options, with_hint
     from edgeprune.records.profile import load_profile
     from edgeprune.records.profile_match import check_architecture, differences
     from edgeprune.targets.parse import open_target
@@ -48,6 +53,19 @@ def operator_times(
         target = open_target(target, **{**local_options(target, found.format), **options})
     with Session(target, kind, policy=policy, progress=progress) as session:
         check_architecture(kind, session.machine, target.name)
-        profiled = session.runtime_profile(found, runs=runs)
+        profiled = with_hint(session.runtime_profile(found, runs=runs), found, target)
         unlike = (f"not as the profile {kind.name!r} says: {text}" for text in differences(kind, session.machine))
-        return replace(profiled, warnings=(*unlike, *profiled.warnings))
+        return replace(profiled, warnings=(*unlike, *profiled.warnings, *_misleading(profiled)))
+
+
+def _misleading(profiled: RuntimeProfile) -> Iterator[str]:
+    """What the figures do not tell on their own."""
+    whole = sum(node.ns for node in profiled.nodes)
+    if profiled.plain_ns is not None and whole > _OVERHEAD * profiled.plain_ns:
+        yield (
+            f"all operators together take {format_duration(whole * 1e-6)} under the profiler, a run without it "
+            f"{format_duration(profiled.plain_ns * 1e-6)}: the shares of the short ones are too large"
+        )
+    holding = sorted({node.op_type for node in profiled.nodes} & _WITH_BODIES)
+    if holding:
+        yield f"{', '.join(holding)}: operators of a body are listed as well, though the time of the whole holds theirs"

@@ -161,7 +161,7 @@ def test_too_many_pairs_of_widths_are_timed_along_lines(monkeypatch: pytest.Monk
         convolutions = [signature for signature in signatures if isinstance(signature, ConvSignature)]
         assert len(convolutions) == 4
         truth = sum((_by_blocks(signature).ns or 0.0) - 500.0 for signature in convolutions) * 1e-6
-        assert metric.predict(candidate) == pytest.approx(truth, rel=2e-3)
+        assert metric.predict(candidate) == pytest.approx(truth, rel=0.02)
 
 
 def test_a_layer_that_could_not_be_timed_costs_by_its_elements(captured: Captured, space: SearchSpace) -> None:
@@ -270,3 +270,28 @@ def test_what_was_timed_is_kept_with_the_run(captured: Captured, space: SearchSp
     path.write_text("{}")
     with pytest.raises(DamagedError, match="cannot read the costs"):
         kept_timings(path, _never, reuse=True)(wanted)
+
+
+class Hidden(nn.Module):
+    """Two stages of one convolution: the second is between a width that stays dense and one of sixteen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 64, 1), *(nn.Conv2d(64, 64, 1) for _ in range(3)), nn.Conv2d(64, 10, 1)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)  # type: ignore[no-any-return]
+
+
+def test_pairs_of_widths_are_counted_where_a_like_layer_has_one_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost_terms, "_MOST_TIMED", 200)
+    captured = edgeprune.capture(Hidden().eval(), (torch.randn(1, 3, 8, 8),))
+    scores = {group.name: np.arange(1.0, group.units + 1) for group in captured.groups}
+    space = search_space(captured, scores, round_to=4, min_width=4)
+    space = replace(space, groups=space.groups[:3])  # the last but one convolution has its inputs alone
+    found = cost_terms.layers(operator_shapes(captured), space)
+    assert [len(layer.groups) for layer in found] == [1, 2, 2, 1, 0]
+    # 3x64 and 64x10 and all others on lines: 87 of 256; the last convolution's 16 are among them.
+    assert len(cost_terms.wanted(found)) == 1 + 16 + 87 + 1
