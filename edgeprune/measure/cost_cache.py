@@ -11,12 +11,15 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import TargetError
+from edgeprune.measure.cost_drift import outdated, sampled, speed, visits
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records.measurement import Outcome
 from edgeprune.records.operators import MicroModel, OperatorSignature, OperatorTiming, TimingPolicy
@@ -50,6 +53,7 @@ class CostCache:
         self._mark = _digest(identity)
         self._oldest = time.time() - expiry_days * _DAY_S
         self._entries: dict[str, OperatorTiming] = {}
+        self._timed_at: dict[str, float] = {}
         self._read()
 
     @classmethod
@@ -100,14 +104,20 @@ class CostCache:
         """The latest timing under the key of a signature, or None."""
         return self._entries.get(key)
 
+    def timed_at(self, key: str) -> float:
+        """When that timing was made, in Unix time, s; raises KeyError for one that is not known."""
+        return self._timed_at[key]
+
     def put_all(self, found: Mapping[str, OperatorTiming], *, agent_sha256: str = "") -> None:
         """Keep what is stable and has figures, on disk at once. Several processes may write at the same time."""
         kept = {key: timing for key, timing in found.items() if timing.stable and not timing.error}
         if not kept:
             return
+        now = time.time()
         self._entries.update(kept)
+        self._timed_at.update(dict.fromkeys(kept, now))
         lines = [
-            {"of": self._mark, "key": key, "at": time.time(), "agent": agent_sha256, **_figures(timing)}
+            {"of": self._mark, "key": key, "at": now, "agent": agent_sha256, **_figures(timing)}
             for key, timing in kept.items()
         ]
         try:
@@ -142,7 +152,9 @@ class CostCache:
                 if "schema" in entry:
                     continue
                 if entry["of"] == self._mark and entry["at"] >= self._oldest:
-                    self._entries[str(entry["key"])] = _timing(entry)
+                    key = str(entry["key"])
+                    self._entries[key] = _timing(entry)
+                    self._timed_at[key] = float(entry["at"])
             except (ValueError, TypeError, KeyError):
                 damaged += 1
         if damaged:
@@ -162,7 +174,8 @@ def timings(
     """The timing of each signature, by its key: from the cache, else measured, in batches that are kept at once.
 
     `build` makes the small model of a signature: edgeprune.export.micro.micro_model for ONNX. A timing whose passes
-    disagree is repeated once, and not kept where they still do. An operator that cannot be timed carries its error.
+    disagree is repeated once, and not kept where they still do. What was timed when the device was faster or slower
+    than it is now is timed again, unless all is of then. An operator that cannot be timed carries its error.
     Raises TargetError where the device is lost; what was timed before is in the cache.
     """
     wanted = {signature.key: signature for signature in signatures}
@@ -172,6 +185,15 @@ def timings(
         if known is not None:
             found[key] = known
     new = [key for key in wanted if key not in found]
+    if cache is not None and found:
+        measure = partial(_batch, session, cache=None, build=build, timing=timing)
+        for keys, ratio in _outdated({key: wanted[key] for key in found}, cache, bool(new), measure):
+            when = datetime.fromtimestamp(cache.timed_at(keys[0])).strftime("%Y-%m-%d %H:%M")
+            slower = f"{abs(ratio - 1):.0%} {'slower' if ratio > 1 else 'faster'}"
+            progress.say(f"{session.target.name} is {slower} than on {when}: what was timed then is timed again")
+            for key in keys:
+                del found[key]
+        new = [key for key in wanted if key not in found]
     if wanted:
         progress.say(f"operator costs: {len(found)} known, {len(new)} to be timed on {session.target.name}")
     for start in range(0, len(new), _BATCH):
@@ -180,6 +202,26 @@ def timings(
     again = {key: wanted[key] for key in new if not found[key].error and not found[key].stable}
     found |= {key: second for key, second in _batch(session, again, cache, build, timing).items() if second.stable}
     return {key: found[key] for key in wanted}
+
+
+def _outdated(
+    known: Mapping[str, OperatorSignature],
+    cache: CostCache,
+    others: bool,
+    measure: Callable[[Mapping[str, OperatorSignature]], Mapping[str, OperatorTiming]],
+) -> Iterator[tuple[tuple[str, ...], float]]:
+    """The visits that must be timed again, and how long operators take now beside then; `others` will be timed now."""
+    then = {key: one for key in known if (one := cache.get(key)) is not None}
+    earlier, current = visits({key: cache.timed_at(key) for key in then}, time.time())
+    others = others or bool(current)
+    if len(earlier) + others < 2:
+        return
+    samples = [sampled(keys, then) for keys in earlier]
+    now = measure({key: known[key] for keys in samples for key in keys})
+    speeds = [speed(keys, then, now) for keys in samples]
+    for keys, ratio, again in zip(earlier, speeds, outdated(speeds, current=others), strict=True):
+        if again:
+            yield keys, ratio
 
 
 def _batch(

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,16 +14,10 @@ from edgeprune.errors import TargetError
 from edgeprune.export.micro import micro_model
 from edgeprune.measure.cost_cache import CostCache, cache_folder, timings
 from edgeprune.measure.session import Session
-from edgeprune.records.operators import LinearSignature, MicroModel, OperatorTiming, TimingPolicy
-from edgeprune.records.profile import DeviceProfile, MeasurementPolicy
+from edgeprune.records.operators import LinearSignature, OperatorTiming
+from edgeprune.records.profile import DeviceProfile
 from edgeprune.targets.local import LocalTarget
-
-MACHINE = {"board": "Raspberry Pi 5", "cpu": "0xd0b", "cpus": 4, "arch": "aarch64", "hostname": "pi", "boot_id": "1"}
-SETTING: dict[str, Any] = {"runtime": "onnxruntime", "version": "1.20", "threads": 1, "cores": (2, 3)}
-
-
-def opened(folder: Path, machine: Mapping[str, Any] = MACHINE, **changes: Any) -> CostCache:
-    return CostCache.open(machine, **{**SETTING, **changes}, folder=folder)
+from tests.measure.cost_sessions import LINEARS, MACHINE, FakeSession, opened, run
 
 
 def timing(ns: float = 1000.0, kernel_ns: float | None = 900.0) -> OperatorTiming:
@@ -138,41 +130,6 @@ def test_it_lies_where_caches_do(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # --- timings
-
-
-class FakeSession:
-    """Answers as a session does, from a script of what each request comes to."""
-
-    def __init__(self, *, deadly: str = "", unstable: int = 0, lost_after: int = 99, throttled: int = 0) -> None:
-        self.asked: list[list[str]] = []
-        self.deadly, self.unstable, self.lost_after, self.throttled = deadly, unstable, lost_after, throttled
-        self.policy = MeasurementPolicy(throttle_retries=1)
-        self.target = SimpleNamespace(name="fake")
-        self.agent_sha256 = "f00d"
-        self.connected = True
-
-    def operators(
-        self, models: Mapping[str, MicroModel], *, timing: TimingPolicy | None = None
-    ) -> dict[str, OperatorTiming]:
-        if models:
-            self.asked.append(list(models))
-        if len(self.asked) > self.lost_after:
-            raise TargetError("gone", outcome="LOST")
-        if self.throttled:
-            self.throttled -= 1
-            raise TargetError("hot", outcome="THROTTLED")
-        if any(self.deadly and self.deadly in key for key in models):
-            raise TargetError("the worker ended", outcome="OOM")
-        self.unstable -= bool(models)
-        spread = 1.5 if self.unstable >= 0 else 1.0
-        return {key: OperatorTiming(10.0, None, 9.0, 40, (10.0, 10.0 * spread)) for key in models}
-
-
-LINEARS = [LinearSignature(1, 8, width) for width in range(1, 101)]
-
-
-def run(session: FakeSession, cache: CostCache | None, signatures: list[LinearSignature]) -> dict[str, OperatorTiming]:
-    return timings(session, signatures, cache, build=micro_model)  # type: ignore[arg-type]  # stands in for one
 
 
 def test_only_what_is_new_is_timed_and_each_batch_is_kept(tmp_path: Path) -> None:
