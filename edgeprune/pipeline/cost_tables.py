@@ -61,8 +61,8 @@ def filled(values: NDArray[np.float64], grid: Sequence[tuple[int, ...]]) -> NDAr
     """`values` (one or two axes, from 0 up) with what is NaN told by the lines that are known as a whole.
 
     Their logarithms are blended between the lines (Coons 1967, "Surfaces for computer-aided design of space forms"),
-    which is exact where both widths' staircases multiply. What is told stays near what the nearest lines
-    have. None where an end of an axis is not known as a whole.
+    which is exact where both widths' staircases multiply. What is told stays near what the nearest lines have. None
+    where an end of an axis is not known as a whole.
     """
     missing = np.isnan(values)
     if not missing.any():
