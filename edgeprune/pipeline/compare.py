@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import UsageError
+from edgeprune.pipeline.on_device import described, on_device
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.comparison import Comparison
@@ -33,21 +33,8 @@ def compare(
 
     Raises TargetError where the device cannot be reached, UsageError where target, profile or files are not usable.
     """
-    from edgeprune.export import manifest
-    from edgeprune.measure.session import Session
-    from edgeprune.pipeline.runtimes import local_options, with_hint
-    from edgeprune.records.profile import load_profile
-    from edgeprune.records.profile_match import check_architecture, differences
-    from edgeprune.targets.parse import open_target
-
     if workers < 3:
         raise UsageError(f"{workers} worker processes give no interval", hint="3 is the least, 8 the default")
-    one, other = (item if isinstance(item, Artifact) else manifest.read(Path(item)) for item in (artifact, against))
-    kind = load_profile(profile) if isinstance(profile, (str, Path)) else profile
-    if isinstance(target, str):
-        target = open_target(target, **{**local_options(target, one.format), **options})
-    with Session(target, kind, policy=policy, progress=progress) as session:
-        check_architecture(kind, session.machine, target.name)
-        compared = with_hint(session.compare(one, other, workers=workers), one, target)
-        unlike = (f"not as the profile {kind.name!r} says: {text}" for text in differences(kind, session.machine))
-        return replace(compared, warnings=(*unlike, *compared.warnings))
+    one, other = described(artifact), described(against)
+    with on_device(one.format, target, profile, policy=policy, progress=progress, options=options) as device:
+        return device.told(device.session.compare(one, other, workers=workers))

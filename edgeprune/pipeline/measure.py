@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeprune.pipeline.on_device import described, on_device
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.measurement import Measurement
@@ -38,25 +38,8 @@ def measure(
     Raises TargetError where the device cannot be reached, UsageError where target, profile or file are not usable, or
     the device is of another architecture than the profile.
     """
-    from edgeprune.export import manifest
-    from edgeprune.measure.session import Session
-    from edgeprune.pipeline.runtimes import local_options, with_hint
-    from edgeprune.records.profile import load_profile
-    from edgeprune.records.profile_match import check_architecture, differences
-    from edgeprune.targets.parse import open_target
-
-    found = artifact if isinstance(artifact, Artifact) else manifest.read(Path(artifact))
-    kind = load_profile(profile) if isinstance(profile, (str, Path)) else profile
-    if isinstance(target, str):
-        target = open_target(target, **{**local_options(target, found.format), **options})
-    with Session(target, kind, policy=policy, progress=progress, energy=energy) as session:
-        check_architecture(kind, session.machine, target.name)
-        measured = session.measure(found, sustained_s=sustained_s, recording=recording)
-        measured = with_hint(measured, found, target)
-        return replace(
-            measured,
-            warnings=(
-                *(f"not as the profile {kind.name!r} says: {text}" for text in differences(kind, session.machine)),
-                *measured.warnings,
-            ),
-        )
+    found = described(artifact)
+    with on_device(
+        found.format, target, profile, policy=policy, progress=progress, options=options, energy=energy
+    ) as device:
+        return device.told(device.session.measure(found, sustained_s=sustained_s, recording=recording))

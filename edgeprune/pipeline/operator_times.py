@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import UsageError
+from edgeprune.pipeline.on_device import described, on_device
 from edgeprune.progress import SILENT, Progress
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.runtime_profile import RuntimeProfile
@@ -38,24 +39,12 @@ def operator_times(
     Raises TargetError where the device cannot be reached, UsageError where target, profile, file or `runs` are not
     usable.
     """
-    from edgeprune.export import manifest
-    from edgeprune.measure.session import Session
-    from edgeprune.pipeline.runtimes import local_options, with_hint
-    from edgeprune.records.profile import load_profile
-    from edgeprune.records.profile_match import check_architecture, differences
-    from edgeprune.targets.parse import open_target
-
     if runs < 1:
         raise UsageError(f"{runs} runs tell nothing", hint="1 is the least, 200 the default")
-    found = artifact if isinstance(artifact, Artifact) else manifest.read(Path(artifact))
-    kind = load_profile(profile) if isinstance(profile, (str, Path)) else profile
-    if isinstance(target, str):
-        target = open_target(target, **{**local_options(target, found.format), **options})
-    with Session(target, kind, policy=policy, progress=progress) as session:
-        check_architecture(kind, session.machine, target.name)
-        profiled = with_hint(session.runtime_profile(found, runs=runs), found, target)
-        unlike = (f"not as the profile {kind.name!r} says: {text}" for text in differences(kind, session.machine))
-        return replace(profiled, warnings=(*unlike, *profiled.warnings, *_misleading(profiled)))
+    found = described(artifact)
+    with on_device(found.format, target, profile, policy=policy, progress=progress, options=options) as device:
+        profiled = device.told(device.session.runtime_profile(found, runs=runs))
+    return replace(profiled, warnings=(*profiled.warnings, *_misleading(profiled)))
 
 
 def _misleading(profiled: RuntimeProfile) -> Iterator[str]:

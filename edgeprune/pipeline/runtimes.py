@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from edgeprune import registry
 from edgeprune.errors import ParityError, TargetError, UsageError
@@ -16,12 +16,6 @@ if TYPE_CHECKING:
     from edgeprune.graph.captured import Captured
     from edgeprune.measure.session import Session
     from edgeprune.records.artifact import Artifact
-    from edgeprune.records.comparison import Comparison
-    from edgeprune.records.measurement import Measurement
-    from edgeprune.records.runtime_profile import RuntimeProfile
-    from edgeprune.targets.base import Target
-
-    Record = TypeVar("Record", Comparison, Measurement, RuntimeProfile)
 
 __all__ = [
     "RUNTIMES",
@@ -30,7 +24,6 @@ __all__ = [
     "local_options",
     "missing_runtime_hint",
     "use_runtime_for",
-    "with_hint",
 ]
 
 # By the agent's names, the one to prefer first.
@@ -50,14 +43,6 @@ def local_options(target: str, format: str) -> dict[str, str]:  # noqa: A002  th
         return {}
     found = locate(ENVIRONMENTS[name])
     return {} if found is None or installed(RUNTIMES[name][0]) else {"python": str(found[0])}
-
-
-def with_hint(record: Record, artifact: Artifact, target: Target) -> Record:
-    """The record; where the device has no runtime for the artifact, its message says how to come by one."""
-    if record.outcome.value != "NO_RUNTIME" or artifact.format not in ENVIRONMENTS:
-        return record
-    hint = missing_runtime_hint(target.name, RUNTIMES[artifact.format][0])
-    return replace(record, message=f"{record.message} ({hint})")
 
 
 def use_runtime_for(session: Session, format: str) -> None:  # noqa: A002
